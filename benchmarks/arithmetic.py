@@ -21,7 +21,7 @@ from clipsel_core.scoring.s_cliploss import clip_score, normalizer, s_cliploss
 def seconds(root: str) -> float:
     """Seconds that the scores of a pool's pairs take with the options that `score` has unless told otherwise."""
     pool = open_pool(root)
-    read = {shard.name: read_pairs(pool, shard, pool.arch(None)) for shard in pool.shards}
+    read = {shard.name: read_pairs(shard, pool.arch(None)) for shard in pool.shards}
     rows = {name: (torch.from_numpy(pairs.image), torch.from_numpy(pairs.text)) for name, pairs in read.items()}
     fields = RunConfig.model_fields
     options = {name: fields[name].default for name in ("temperature", "batch_size", "divisions", "seed")}

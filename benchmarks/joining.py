@@ -17,8 +17,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from clipsel_core.columns.join import ShardUids, join
-from clipsel_core.columns.keyed_values import open_keyed
+from clipsel_core.columns.join import ShardUids, join_group
+from clipsel_core.columns.keyed_values import KeyedGroup, open_keyed
 from clipsel_core.npy import write_npy
 from clipsel_core.runs.store import Run
 
@@ -26,7 +26,8 @@ _MATCH = "SELECT run.row, file.value FROM run JOIN file USING (uid_hi, uid_lo)"
 
 
 def _join(run: Run, source: str) -> np.ndarray:
-    return join(ShardUids.of(run), open_keyed(source)).values
+    (found,) = join_group(ShardUids.of(run), KeyedGroup.of(open_keyed(source)))
+    return found.values
 
 
 def _read(run: Run, source: str) -> np.ndarray:

@@ -51,7 +51,7 @@ def _measure(pool: Pool, folder: Path, rounds: int) -> list[Row]:
     times = take_turns(
         {
             "fromfile": lambda: [np.fromfile(raw[member], np.float16) for member in members],
-            "pairs": lambda: read_pairs(pool, shard, arch),
+            "pairs": lambda: read_pairs(shard, arch),
             "readinto": into_kept,
             "rows": lambda: list(fill_rows(shard.npz, image, kept, block=256)),
             "exemplars": compare,

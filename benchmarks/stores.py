@@ -56,7 +56,7 @@ def measure(rounds: int) -> list[Row]:
         times = take_turns(
             {
                 "bare": lambda: _read_bare(port, signed, sides),
-                "pairs": lambda: read_pairs(pool, shard, arch),
+                "pairs": lambda: read_pairs(shard, arch),
             },
             rounds,
         )

@@ -7,19 +7,45 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from clipsel_core import __version__
 from clipsel_core.commands import columns, pools, runs, selections, workspace
 from clipsel_core.errors import ClipselError, reason_of
 from clipsel_core.status import INTERRUPTED, State
 from clipsel_core.terminal import complain, report_end, report_to, say
+
+# What help calls a value, by the type that the command takes it as.
+_WORDS = {"Place": "PATH", "path": "PATH", "str": "TEXT", "int": "INTEGER", "float": "NUMBER"}
+
+
+class _Command(TyperCommand):
+    """A command whose help says what a value is in the words of who types it."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes the arguments and the options, each with what it is."""
+        for kind, title in (("argument", "Arguments"), ("option", "Options")):
+            records = [param.get_help_record(ctx) for param in self.get_params(ctx) if param.param_type_name == kind]
+            rows = [(_in_words(name), text) for name, text in filter(None, records)]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _in_words(name: str) -> str:
+    """A parameter's name and type as typer writes them, "--norm <list[str]>", as "--norm TEXT"."""
+    before, mark, kind = name.partition("<")
+    kind = re.sub(r"list\[(.*)\]", r"\1", kind.replace(">", "").removesuffix(" range"))
+    return before + (re.sub(r"\w+", lambda word: _WORDS.get(word[0], word[0]), kind) if mark else "")
+
 
 app = typer.Typer(
     help="Score pools of image-text pairs with a frozen CLIP, and select what to train on.",
@@ -56,7 +82,7 @@ for _command in (
     workspace.demo,
     workspace.doctor,
 ):
-    app.command()(_command)
+    app.command(cls=_Command)(_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -72,7 +98,8 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
     ] = False,
     status: Annotated[
-        Path | None, typer.Option(help="A file that says, as JSON, how far the command is.", show_default=False)
+        Path | None,
+        typer.Option(metavar="PATH", help="A file that says, as JSON, how far the command is.", show_default=False),
     ] = None,
 ) -> None:
     """Score pools of image-text pairs with a frozen CLIP, and select what to train on."""

@@ -17,7 +17,7 @@ from clipsel_core import cache
 from clipsel_core.errors import ClipselError
 from clipsel_core.tasks import allowed_cores, lines_of
 
-State = Literal["ok", "absent", "wrong"]
+Health = Literal["ok", "absent", "wrong"]
 
 _GIB = 1 << 30
 # Features of a CPU that decide how fast it multiplies, as /proc/cpuinfo spells them.
@@ -40,7 +40,7 @@ class Finding:
     area: str
     name: str
     value: str
-    state: State = "ok"
+    state: Health = "ok"
     remedy: str = ""
 
 

@@ -79,12 +79,12 @@ def confirm(folder: Place) -> None:
 
 
 def number_of(folder: Place) -> Place | None:
-    """The number by which this process holds a folder of a store, None where it holds none; see `join`."""
+    """The number by which this process holds a folder of a store, None where it holds none; see `join_lease`."""
     lease = _held.get(folder.address)
     return lease.place if lease else None
 
 
-def join(folder: Place, number: Place | None, busy: ClipselError) -> None:
+def join_lease(folder: Place, number: Place | None, busy: ClipselError) -> None:
     """Has `confirm` look for later numbers here too, in a process that works for the one that holds a folder.
 
     number: by which that one holds it; None for a folder that needs none.

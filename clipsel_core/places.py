@@ -272,7 +272,7 @@ class Place:
         if fs is None:
             stat = os.stat(self._checked())
             return stat.st_size, stat.st_mtime_ns
-        return stamp_of(self._ask(lambda: fs.info(self.path)))
+        return stamp_from_info(self._ask(lambda: fs.info(self.path)))
 
     def names(self) -> list[str]:
         """What lies in a folder itself, in order, hidden ones left out; nothing where there is no such folder."""
@@ -316,7 +316,7 @@ class Place:
         names: files of the folder; those that are not there are left out. A store is asked by name for those.
         """
         if self.fs is not None:
-            return {name: stamp_of(info) for name, info in self._infos(names, True).items()}
+            return {name: stamp_from_info(info) for name, info in self._infos(names, True).items()}
         found = dict[str, tuple[int, int | str]]()
         for name in names:
             with suppress(FileNotFoundError):
@@ -338,7 +338,7 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         named = ((path.removeprefix(self.path).lstrip("/"), info) for path, info in sorted(infos.items()))
-        return {name: stamp_of(info) for name, info in named if name and not is_hidden(name)}
+        return {name: stamp_from_info(info) for name, info in named if name and not is_hidden(name)}
 
     def files(self, *endings: str, deep: bool = True) -> list[tuple[str, int]]:
         """The files below a folder by their names relative to it, with their sizes, in the order of the names.
@@ -661,7 +661,7 @@ def open_store(address: str) -> Place:
     # The path belongs to the first link that is no cache: those only pass it on.
     head = next(number for number, link in enumerate(links) if link.rstrip(":/") not in _CACHES)
     try:
-        fs, path = url_to_fs("::".join(links), **_settings(protocols, head))
+        fs, path = url_to_fs("::".join(links), **_settings(protocols))
     except ImportError as error:
         remedy = "install it beside clipsel with pip"
         package = "the package for " + " and ".join(f"{name}://" for name in dict.fromkeys(protocols))
@@ -844,7 +844,7 @@ def exactly(fs: AbstractFileSystem) -> dict[str, str]:
     return {"cache_type": "none"} if opens else {}
 
 
-def stamp_of(info: Mapping[str, Any]) -> tuple[int, int | str]:
+def stamp_from_info(info: Mapping[str, Any]) -> tuple[int, int | str]:
     """What changes whenever a file does, as its store tells of it: its size and its version."""
     version = next((str(info[key]) for key in _VERSIONS if info.get(key)), "")
     return int(info.get("size") or 0), version
@@ -878,7 +878,7 @@ def _checked(address: str, link: str) -> str:
     return protocol
 
 
-def _settings(protocols: list[str], head: int) -> dict[str, Any]:
+def _settings(protocols: list[str]) -> dict[str, Any]:
     """What stores are opened with beyond their addresses: the web's ends a request that stalls, not a long one."""
     web = [number for number, protocol in enumerate(protocols) if protocol in ("http", "https")]
     if not web:

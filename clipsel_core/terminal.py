@@ -15,17 +15,11 @@ from clipsel_core.errors import counted
 from clipsel_core.places import Place
 from clipsel_core.status import State, StatusFile
 
-PoolArgument = Annotated[
-    str, typer.Argument(help="The pool's folder or address: metadata/, shards/.", show_default=False)
-]
-
-
-A_PLACE: dict[str, Any] = {"parser": Place.of_named, "metavar": "PATH", "show_default": False}
+A_PLACE: dict[str, Any] = {"parser": Place.of_named, "show_default": False}
 """What makes a parameter a path of this machine or an address in a store."""
 
-RunArgument = Annotated[
-    Place, typer.Argument(help="The run's folder or address.", parser=Place.of_named, show_default=False)
-]
+PoolArgument = Annotated[Place, typer.Argument(help="The pool's folder or address: metadata/, shards/.", **A_PLACE)]
+RunArgument = Annotated[Place, typer.Argument(help="The run's folder or address.", **A_PLACE)]
 ClusterOption = Annotated[
     str | None,
     typer.Option(help="Ray runs the workers. auto: the running cluster; local: one of this machine; or HOST:PORT."),

@@ -220,7 +220,7 @@ def contains(haystack: np.ndarray, needles: np.ndarray) -> np.ndarray:
     return found
 
 
-def find(high: np.ndarray, low: np.ndarray, uids: np.ndarray) -> np.ndarray:
+def find_in_sorted(high: np.ndarray, low: np.ndarray, uids: np.ndarray) -> np.ndarray:
     """Where each uid stands among sorted ones, the first of several; -1 where it is none of them: (N,) int64.
 
     high, low: (M,) uint64, contiguous: the halves of those that are sorted. uids: (N,) UID_DTYPE.
@@ -269,7 +269,7 @@ class Growing:
         order = argsort(uids)  # in ascending order the searched part stays in cache
         sought, out = _take(uids, order), np.zeros(len(uids), bool)
         for high, low in self._levels:
-            out[order] |= find(high, low, sought) >= 0
+            out[order] |= find_in_sorted(high, low, sought) >= 0
         return out
 
     def __contains__(self, name: str) -> bool:

@@ -12,16 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from clipsel_core.errors import LostWorkerError, RunError, ScoringError, WorkerError
 from clipsel_core.places import Place
 from clipsel_core.processes import Crew
-from clipsel_core.tasks import Report, allowed_cores, each_in_threads, in_threads, result_of, silent
+from clipsel_core.tasks import Report, allowed_cores, each_in_threads, result_of, silent
 
 AT_ONCE = 3  # units to give a worker side by side: it reads one and writes one while it computes another
 _ATTEMPTS = 2
-_Item = TypeVar("_Item")
 Do = Callable[[Any, Report], Any]
 """Does a unit of some work, tells how far it is with it, and gives what it found; for several threads."""
 
@@ -98,24 +97,15 @@ def check_asked(device: str, cluster: str | None, cpus: int | None) -> None:
         raise ScoringError("--device", expected="auto, cpu or cuda for a cluster", found=device, remedy=remedy)
 
 
-def side_by_side(items: Iterable[_Item], work: Callable[[_Item], object], at_once: int = AT_ONCE) -> None:
-    """Does the work for each item, in order, for so many of them at a time.
-
-    Of three, one reads and one writes while another computes, where the work computes under a lock.
-    Raises: what the work for the first of them raises; those before it are done first, those after it end at their next
-        `tasks.check`.
-    """
-    with ThreadPoolExecutor(at_once) as threads:
-        in_threads(threads, work, items)
-
-
 @contextmanager
 def results(
     workers: Workers, units: Iterable[Any], told: Callable[[Any], Report] = lambda _: silent
 ) -> Iterator[Iterator[Any]]:
     """What each unit of some work gives, in their order. Left early, those at work end at their next `tasks.check`.
 
-    told: the Report of a unit. Raises: as side_by_side.
+    told: the Report of a unit. Of three units side by side, one reads and one writes while another computes, where the
+        work computes under a lock.
+    Raises: what the first unit that fails raises; those before it are done first.
     """
     with (
         ThreadPoolExecutor(workers.at_once) as threads,

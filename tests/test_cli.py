@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -90,6 +91,19 @@ def test_help__every_command_has_a_summary_an_example_and_described_options(comm
     found = next(c for c in cli.app.registered_commands if c.callback.__name__.replace("_", "-") == command)
     click = cli.typer.main.get_command_from_info(found, pretty_exceptions_short=False, rich_markup_mode=None)
     assert all(getattr(parameter, "help", None) for parameter in click.params if parameter.name != "help")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help__says_what_a_value_is_without_the_names_of_types(command):
+    shown = CliRunner().invoke(cli.app, [command, "--help"]).output
+    options = shown.partition("Arguments:\n")[2] or shown.partition("Options:\n")[2]
+    assert not re.search(r"<[a-zA-Z]|\b(Place|str|int|float)\b", options)
+
+
+def test_help__says_path_text_and_numbers():
+    shown = CliRunner().invoke(cli.app, ["add-column", "--help"]).output
+    said = [r"run PATH", r"column\.\.\. TEXT", r"--missing nan\|error", r"--start PATH", r"--rounds INTEGER"]
+    assert all(re.search(rf"^  {one}  ", shown, re.MULTILINE) for one in [*said, r"--between NUMBER,NUMBER\.\.\."])
 
 
 def test_score__writes_a_run(scored):

@@ -13,7 +13,7 @@ import pytest
 
 from clipsel_core import leases
 from clipsel_core.errors import ClipselError, RunError
-from clipsel_core.leases import confirm, hold_place, join, number_of
+from clipsel_core.leases import confirm, hold_place, join_lease, number_of
 from clipsel_core.places import Place
 from clipsel_core.processes import child_environment
 from clipsel_core.tasks import check
@@ -147,13 +147,13 @@ def test_confirm__finds_a_higher_number_before_it_is_looked_for(folder, monkeypa
         lose_it(folder)
 
 
-def test_join__a_process_that_works_for_the_holder_finds_it_too(folder, monkeypatch):
+def test_join_lease__a_process_that_works_for_the_holder_finds_it_too(folder, monkeypatch):
     with hold_place(folder, BUSY):
         number = number_of(folder)
         with monkeypatch.context() as other_process:
             other_process.setattr(leases, "_held", {})
             confirm(folder)
-            join(folder, number, BUSY)
+            join_lease(folder, number, BUSY)
             confirm(folder)
             of_another_machine(folder, 2)
             with pytest.raises(RunError, match="process 7 of elsewhere took it over"):

@@ -146,9 +146,9 @@ def test_growing__agrees_with_in(parts, needles):
 
 
 @given(NUMBERS, NUMBERS)
-def test_find__the_first_of_several_as_index_has_it(haystack, needles):
+def test_find_in_sorted__the_first_of_several_as_index_has_it(haystack, needles):
     ordered = uids.sort(of(haystack))
-    found = uids.find(*(np.ascontiguousarray(ordered[half]) for half in ("f0", "f1")), of(needles))
+    found = uids.find_in_sorted(*(np.ascontiguousarray(ordered[half]) for half in ("f0", "f1")), of(needles))
     listed = sorted(haystack)
     assert found.tolist() == [listed.index(needle) if needle in listed else -1 for needle in needles]
 

@@ -55,7 +55,7 @@ Made = dict[str, str | int | float | None]
 
 
 @dataclass(frozen=True)
-class Values:
+class ColumnValues:
     """A column and its values. values: (N,) float32 in row order. counts: as in AddedColumn."""
 
     column: Column
@@ -63,7 +63,7 @@ class Values:
     counts: dict[str, int]
 
     @classmethod
-    def of(cls, column: Column, values: np.ndarray) -> Values:
+    def of(cls, column: Column, values: np.ndarray) -> ColumnValues:
         """Of a column that was computed, NaN where a pair has no value."""
         missing = int(np.isnan(values).sum())
         return cls(column, values, {"matched": len(values) - missing, "missing": missing})
@@ -75,7 +75,7 @@ class Addition:
 
     names: tuple[str, ...]
     made: tuple[Made, ...]
-    find: Callable[[Run], Iterator[Values]]
+    find: Callable[[Run], Iterator[ColumnValues]]
 
 
 def import_column(
@@ -119,14 +119,14 @@ def plan_imports(
         digest = _digest(group.columns[0].files)
         made: list[Made] = [{"path": keyed.source, "column": keyed.column, "sha256": digest} for keyed in group.columns]
 
-        def find(run: Run) -> Iterator[Values]:
+        def find(run: Run) -> Iterator[ColumnValues]:
             joined = join_group(ShardUids.of(run), group, report=report)
             for name, keyed, values in zip(names, group.columns, joined, strict=True):
                 yield described(name, keyed, values)
 
         return Addition(tuple(names), tuple(made), find)
 
-    def described(name: str, keyed: KeyedValues, joined: Joined) -> Values:
+    def described(name: str, keyed: KeyedValues, joined: Joined) -> ColumnValues:
         if joined.missing and missing == "error":
             found = f"none for {joined.missing:,} of {len(joined.values):,}"
             remedy = "leave out --missing error to add it for the others"
@@ -153,7 +153,7 @@ def plan_imports(
             found = f"{outside[0]:g}{others} outside"
             raise ColumnError(keyed.source, expected=f"values: {column.range}", found=found)
         counts = {key: getattr(joined, key) for key in ("matched", "missing", "unknown", "repeated", "rounded")}
-        return Values(column, joined.values, counts)
+        return ColumnValues(column, joined.values, counts)
 
     names = {source: [name for name in sources if sources[name] == source] for source in sources.values()}
     groups = open_groups(list(sources.values()), kind=kind)
@@ -188,9 +188,9 @@ def plan_computed(name: str, *, report: Report = silent) -> Addition:
     """What adds a column of COMPUTED, for add_together. Raises: ColumnError where there is no such column."""
     computed = _computed(name)
 
-    def find(run: Run) -> Iterator[Values]:
+    def find(run: Run) -> Iterator[ColumnValues]:
         values, categories = computed.values(ScoreTable.open(run), report=report)
-        yield Values.of(computed.column.model_copy(update={"values": categories}), values)
+        yield ColumnValues.of(computed.column.model_copy(update={"values": categories}), values)
 
     return Addition((name,), ({"computed": name},), find)
 
@@ -249,7 +249,7 @@ def plan_normsim_2d(
 
     options: dict[str, Any] = {"cluster": cluster, "cpus_per_worker": cpus_per_worker, "report": report}
 
-    def find(run: Run) -> Iterator[Values]:
+    def find(run: Run) -> Iterator[ColumnValues]:
         mask = select(run, recipe).mask()
         values = normsim_2d_of_run(run, mask, keep=keep, rounds=rounds, device=device, **options)
         column = Column(
@@ -262,7 +262,7 @@ def plan_normsim_2d(
             least=0,
             most=1,
         )
-        yield Values.of(column, values)
+        yield ColumnValues.of(column, values)
 
     return Addition((name,), (made,), find)
 
@@ -293,7 +293,7 @@ def plan_neighbours(
     made: Made = {"path": info.given, "sha256": info.sha256, "neighbours": most}
     made |= {"device": device or opened.config.device}
 
-    def find(run: Run) -> Iterator[Values]:
+    def find(run: Run) -> Iterator[ColumnValues]:
         column = Column(
             name=name,
             title=f"Neighbour rank · {called}",
@@ -304,7 +304,7 @@ def plan_neighbours(
             least=1,
             most=most,
         )
-        yield Values.of(column, neighbour_ranks(run, rows, most=most, device=device, report=report))
+        yield ColumnValues.of(column, neighbour_ranks(run, rows, most=most, device=device, report=report))
 
     return Addition((name,), (made,), find)
 

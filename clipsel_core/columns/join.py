@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from clipsel_core import uids
-from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, Kind
+from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, ValueKind
 from clipsel_core.curation.index.bitmaps import compiled, on_all_cores
 from clipsel_core.errors import ColumnError
+from clipsel_core.runs.columns import MOST_CATEGORIES
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array
 from clipsel_core.tasks import Report, allowed_cores, check, silent
 
-MOST_CATEGORIES = 10_000
-"""Texts of a column that may differ: more are no categories."""
 # Values of a run are float32. This NaN, which no number is written as, stands where none was put yet.
 _UNSEEN, _MISSING = np.uint32(0xFFFFFFFF), np.float32(np.nan).view(np.uint32)
 # A part of the table is put in order in a core's cache, and searched by one thread.
@@ -45,14 +44,13 @@ class ShardUids:
     @classmethod
     def of(cls, run: Run) -> ShardUids:
         """Those of a run's finished shards, held against the seals of their files."""
-        files, rows = SealedFiles(run.root, run.config), {shard.name: shard.rows for shard in run.config.shards}
-        names = [file.stem for file in run.score_files]
+        files, shards = SealedFiles(run.root, run.config), run.scored_shards
 
         def read(shard: int) -> np.ndarray:
-            table = files.read(names[shard], UID_HALVES)
+            table = files.read(shards[shard].name, UID_HALVES)
             return uids.from_halves(*(as_array(table[half].combine_chunks()) for half in UID_HALVES))
 
-        return cls([rows[name] for name in names], read)
+        return cls([shard.rows for shard in shards], read)
 
 
 @dataclass(frozen=True)
@@ -66,18 +64,13 @@ class Joined:
     """
 
     values: np.ndarray
-    kind: Kind
+    kind: ValueKind
     categories: tuple[str, ...]
     matched: int
     missing: int
     unknown: int
     repeated: int
     rounded: int
-
-
-def join(run: ShardUids, keyed: KeyedValues, *, report: Report = silent) -> Joined:
-    """Puts values by uid into the rows of a run, see join_group."""
-    return join_group(run, KeyedGroup.of(keyed), report=report)[0]
 
 
 def join_group(run: ShardUids, group: KeyedGroup, *, report: Report = silent) -> list[Joined]:

@@ -23,11 +23,11 @@ import pyarrow.csv as pacsv
 from clipsel_core.errors import ColumnError, reason_of
 from clipsel_core.npy import Header, read_header
 from clipsel_core.places import Place
-from clipsel_core.pool.conventions import UID_HALVES, encoding_of, find_column, find_uids, separator_of
+from clipsel_core.pool.conventions import UID_HALF_NAMES, encoding_of, find_column, find_uids, separator_of
 from clipsel_core.pool.sources.tables import open_parquet
 
 _TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-ENDINGS = ".parquet, .csv, .tsv, .csv.gz, .tsv.gz, .npy or .npz"
+VALUE_ENDINGS = ".parquet, .csv, .tsv, .csv.gz, .tsv.gz, .npy or .npz"
 _ROWS_AT_ONCE = 1 << 18
 _TEXT_AT_ONCE, _PARQUET_BUFFER, _HEAD = 4 << 20, 4 << 20, 1 << 16
 _DAMAGE = (
@@ -76,7 +76,7 @@ def find_files(named: str) -> tuple[list[Place], str]:
             return found, named[end + 1 :]
     file = named[: ends[min(1, len(ends) - 1)]]
     found_none = "no file of these in the folder" if Place.of(file).is_dir() else "no such file"
-    raise ColumnError(file, expected=f"files that end with {ENDINGS}", found=found_none)
+    raise ColumnError(file, expected=f"files that end with {VALUE_ENDINGS}", found=found_none)
 
 
 def open_file(place: Place, columns: Sequence[str]) -> KeyedFile:
@@ -88,7 +88,7 @@ def open_file(place: Place, columns: Sequence[str]) -> KeyedFile:
     name = place.name.lower()
     opener = _open_text if name.endswith(_TEXTS) else _OPENERS.get(place.ending)
     if opener is None:
-        raise ColumnError(place, expected=f"a name that ends with {ENDINGS}", found=place.ending or "no ending")
+        raise ColumnError(place, expected=f"a name that ends with {VALUE_ENDINGS}", found=place.ending or "no ending")
     with _telling(place):
         return opener(place, columns)
 
@@ -123,7 +123,7 @@ def _choose(
     index: columns that pandas took for its index: of the uids, where no other column is called so.
     """
     listed = ", ".join(repr(name[:40]) for name in names[:20]) or "none"
-    halves = tuple(filter(None, (find_column(names, [half]) for half in UID_HALVES)))
+    halves = tuple(filter(None, (find_column(names, [half]) for half in UID_HALF_NAMES)))
     keys = find_uids(names) or (tuple(index) if len(index) == 1 else ())
     if not keys:
         raise ColumnError(place, expected="a column uid, or uid_hi and uid_lo", found=listed, remedy="name it uid")
@@ -205,7 +205,7 @@ def _open_npy(place: Place, columns: Sequence[str]) -> KeyedFile:
         remedy = "np.savez(FILE, uids=..., score=...) keeps two arrays together"
         raise ColumnError(place, expected="a structured array with fields uid and another", found=found, remedy=remedy)
     # What numpy calls the fields of "u8,u8,f4".
-    named = dict(zip(names, (*UID_HALVES, *names[2:]), strict=True)) if names[:2] == ("f0", "f1") else {}
+    named = dict(zip(names, (*UID_HALF_NAMES, *names[2:]), strict=True)) if names[:2] == ("f0", "f1") else {}
     fields = {named.get(name, name): name for name in names}
     keys, chosen = _choose(place, list(fields), columns)
 

@@ -26,14 +26,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsel_core import uids
-from clipsel_core.columns.keyed_files import ENDINGS, Chunk, KeyedFile, find_files, open_file
+from clipsel_core.columns.keyed_files import VALUE_ENDINGS, Chunk, KeyedFile, find_files, open_file
 from clipsel_core.errors import ClipselError, ColumnError, UidError, quoted, reason_of
 from clipsel_core.places import Place, expect_plain
 from clipsel_core.runs.columns import Column
 from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array, description_files
 from clipsel_core.tasks import allowed_cores, in_order
 
-Kind = Literal["number", "flag", "category"]
+ValueKind = Literal["number", "flag", "category"]
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 # A csv says nothing of types: these many of its values do.
@@ -67,7 +67,7 @@ class KeyedValues:
 
     source: str
     column: str
-    kind: Kind
+    kind: ValueKind
     stored: str
     rows: int | None
     batches: Callable[[], Iterator[Batch]]
@@ -139,7 +139,7 @@ def open_groups(sources: Sequence[str], *, kind: Literal["number", "category"] |
     return groups
 
 
-def _open_files(places: Sequence[Place], asked: Sequence[tuple[str, str]], kind: Kind | None) -> KeyedGroup:
+def _open_files(places: Sequence[Place], asked: Sequence[tuple[str, str]], kind: ValueKind | None) -> KeyedGroup:
     """Columns of files. asked: the source as it was given, and the column, of each."""
     files = [open_file(place, [column for _, column in asked]) for place in places]
     known = [file.rows for file in files if file.rows is not None]
@@ -168,7 +168,7 @@ def _open_files(places: Sequence[Place], asked: Sequence[tuple[str, str]], kind:
 
 def _is_run(folder: Place) -> bool:
     """Whether a source is another run. A store need not be asked of what is called as a file of values is."""
-    if folder.remote and folder.name.lower().endswith(tuple(re.findall(r"\.[a-z.]+", ENDINGS))):
+    if folder.remote and folder.name.lower().endswith(tuple(re.findall(r"\.[a-z.]+", VALUE_ENDINGS))):
         return False
     try:
         return (folder / "run.json").exists()
@@ -210,7 +210,7 @@ def _ahead(items: Iterable[Item], read: Callable[[Item], Made]) -> Iterator[Made
             yield batch
 
 
-def _batch(file: KeyedFile, chunk: Chunk, asked: Sequence[tuple[int, Kind]]) -> tuple[Batch, ...]:
+def _batch(file: KeyedFile, chunk: Chunk, asked: Sequence[tuple[int, ValueKind]]) -> tuple[Batch, ...]:
     """The rows of a chunk. asked: which of its columns, and what each is taken for."""
     keys = _uids(file, chunk)
     parts = [
@@ -220,7 +220,7 @@ def _batch(file: KeyedFile, chunk: Chunk, asked: Sequence[tuple[int, Kind]]) -> 
     return tuple(Batch(keys, *_values(part, kind)) for part, kind in parts)
 
 
-def _values(part: _Part, kind: Kind) -> tuple[np.ndarray | pa.DictionaryArray, int]:
+def _values(part: _Part, kind: ValueKind) -> tuple[np.ndarray | pa.DictionaryArray, int]:
     """The values of a batch, and how many were rounded."""
     if kind == "category":
         return _texts(part), 0
@@ -246,9 +246,9 @@ def _uids(file: KeyedFile, chunk: Chunk) -> np.ndarray:
         raise UidError(f"{file.place}, {said}", expected=error.expected, found=error.found) from error
 
 
-def _kind_of(files: Sequence[KeyedFile], place: int) -> Kind:
+def _kind_of(files: Sequence[KeyedFile], place: int) -> ValueKind:
     """What all files' values of a column are; a column of nulls may be anything. place: of the column."""
-    kinds: dict[Kind, KeyedFile] = {}
+    kinds: dict[ValueKind, KeyedFile] = {}
     for file in files:
         stored = file.kinds[place]
         if stored is not None and not pa.types.is_null(stored):
@@ -263,7 +263,7 @@ def _kind_of(files: Sequence[KeyedFile], place: int) -> Kind:
     return next(iter(kinds)) if len(kinds) == 1 else "number"
 
 
-def _kind_by(place: Place, column: str, stored: pa.DataType) -> Kind:
+def _kind_by(place: Place, column: str, stored: pa.DataType) -> ValueKind:
     kind = stored.value_type if pa.types.is_dictionary(stored) else stored
     if pa.types.is_boolean(kind):
         return "flag"
@@ -274,7 +274,7 @@ def _kind_by(place: Place, column: str, stored: pa.DataType) -> Kind:
     raise ColumnError(place, expected=f"numbers or texts in {column}", found=str(stored))
 
 
-def _kind_in(file: KeyedFile, place: int) -> Kind:
+def _kind_in(file: KeyedFile, place: int) -> ValueKind:
     """What most of the first values of a csv's column are."""
     values = (text.strip().lower() for chunk in file.chunks() for text in chunk.values[place].tolist())
     seen = list(islice((text for text in values if text not in _NO_NUMBER), _LOOKED_AT))
@@ -284,7 +284,7 @@ def _kind_in(file: KeyedFile, place: int) -> Kind:
     return "number" if 2 * numbers > len(seen) or not seen else "category"
 
 
-def _numbers(part: _Part, kind: Kind) -> np.ndarray:
+def _numbers(part: _Part, kind: ValueKind) -> np.ndarray:
     """A column's values as floating numbers, (B,), NaN where there is none."""
     column = part.values
     if isinstance(column, np.ndarray) and column.dtype.kind not in "US":
@@ -302,7 +302,7 @@ def _numbers(part: _Part, kind: Kind) -> np.ndarray:
     return as_array(pc.fill_null(column, math.nan) if column.null_count else column)
 
 
-def _parsed(part: _Part, texts: pa.Array, kind: Kind) -> np.ndarray:
+def _parsed(part: _Part, texts: pa.Array, kind: ValueKind) -> np.ndarray:
     """Numbers, or flags, that are written as texts."""
     with suppress(pa.ArrowInvalid):
         present = pc.if_else(pc.equal(pc.binary_length(texts), 0), None, texts)

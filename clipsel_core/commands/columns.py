@@ -93,7 +93,8 @@ def add_column(
         int | None, typer.Option(help=f"{NORMSIM_2D}: in how many rounds the pairs fall out.", show_default="500")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help=f"{_NEAR}: the target, as score takes it.", show_default=False)
+        str | None,
+        typer.Option(metavar="PATH", help=f"{_NEAR}: the target, as score takes it.", show_default=False),
     ] = None,
     neighbours: Annotated[
         int | None, typer.Option(help=f"{_NEAR}: how many of each image of the target count.", show_default="100")

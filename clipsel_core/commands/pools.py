@@ -13,6 +13,7 @@ from rich.text import Text
 from clipsel_core.errors import PoolFormatError, counted, quoted
 from clipsel_core.places import Place
 from clipsel_core.terminal import (
+    A_PLACE,
     ClusterOption,
     CpusOption,
     Meter,
@@ -42,7 +43,8 @@ def inspect(
     pool: PoolArgument,
     quick: Annotated[bool, typer.Option("--quick", help="Read headers and uids, not every embedding.")] = False,
     target: Annotated[
-        str | None, typer.Option(help="Say what this path would be taken for as a target.", show_default=False)
+        str | None,
+        typer.Option(metavar="PATH", help="Say what this path would be taken for as a target.", show_default=False),
     ] = None,
     arch: Annotated[
         str | None, typer.Option(help="The teacher that --target is compared by.", show_default="the only one")
@@ -97,11 +99,7 @@ def embed(
     ],
     pool: Annotated[
         Place,
-        typer.Argument(
-            help="The pool's folder or address: new, begun by embed, or a pool to add to.",
-            show_default=False,
-            parser=Place.of_named,
-        ),
+        typer.Argument(help="The pool's folder or address: new, begun by embed, or a pool to add to.", **A_PLACE),
     ],
     arch: Annotated[str, typer.Option(help="The teacher's short name in the pool: l14, b32.", show_default=False)],
     model: Annotated[
@@ -207,9 +205,9 @@ def embed_images(
     ],
     out: Annotated[
         Place,
-        typer.Argument(help="The embeddings: a .npy, a row an image.", parser=Place.of_named, show_default=False),
+        typer.Argument(help="The embeddings: a .npy, a row an image.", **A_PLACE),
     ],
-    like: Annotated[str, typer.Option(help="The pool whose teacher embeds them.", show_default=False)],
+    like: Annotated[Place, typer.Option(help="The pool whose teacher embeds them.", **A_PLACE)],
     arch: Annotated[
         str | None, typer.Option(help="The teacher's name in the pool.", show_default="the only one")
     ] = None,

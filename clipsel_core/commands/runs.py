@@ -317,7 +317,13 @@ def search(
 
     Example: clipsel search demo/run --text "two red birds" --limit 10
     """
-    from clipsel_core.curation.exploring.searches import ENDINGS, SearchQuery, read_vector, search_run, write_search
+    from clipsel_core.curation.exploring.searches import (
+        RESULT_ENDINGS,
+        SearchQuery,
+        read_vector,
+        search_run,
+        write_search,
+    )
     from clipsel_core.runs.store import Run, check_ending, check_outside
 
     named = {"text": text, "image": image and image.name, "uid": uid, "vector": vector}
@@ -331,7 +337,7 @@ def search(
     if cluster and among == "map":
         raise typer.BadParameter("it goes with --among pool", param_hint="--cluster")
     if out:
-        check_ending(out, *ENDINGS)
+        check_ending(out, *RESULT_ENDINGS)
         check_outside(out)
     opened = Run.open(run)
     query = uid if uid is not None else (read_vector(vector) if vector else _embedding_of(opened, text, image))

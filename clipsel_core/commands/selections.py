@@ -24,7 +24,7 @@ ReadOption = Annotated[
     list[str] | None,
     typer.Option(
         help="A folder, or an address, that a pool of somebody else may have images in.",
-        metavar="PLACE",
+        metavar="PATH",
         show_default=False,
     ),
 ]
@@ -160,7 +160,7 @@ def compare(
     run: RunArgument,
     selections: Annotated[
         list[Place],
-        typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", parser=Place.of_named, show_default=False),
+        typer.Argument(help="Two or more: recipes (.yaml) and uid lists.", **A_PLACE),
     ],
     unfinished: UnfinishedOption = False,
 ) -> None:
@@ -215,7 +215,7 @@ def _open_run(root: Place, unfinished: bool) -> Run:
     if not unfinished:
         run.check_finished()
     elif not run.finished:
-        said = f"{len(run.score_files):,} of {len(run.config.shards):,} shards are scored"
+        said = f"{len(run.scored_shards):,} of {len(run.config.shards):,} shards are scored"
         complain(f"{root}: unfinished, {said}; shares and counts are of their pairs alone")
     return run
 

@@ -31,7 +31,7 @@ def app(
     ] = None,
     read: Annotated[
         list[str] | None,
-        typer.Option(help="A folder, or an address, that jobs may read besides.", metavar="PLACE", show_default=False),
+        typer.Option(help="A folder, or an address, that jobs may read besides.", metavar="PATH", show_default=False),
     ] = None,
     cache_gb: Annotated[
         float | None,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from random import Random
 from typing import Literal
 
-from clipsel_core.demo.scenes import Group, Scene
+from clipsel_core.demo.scenes import Scene, ThingGroup
 from clipsel_core.demo.things import COLOURS
 
 Naming = Literal["colour", "count"]
@@ -172,7 +172,7 @@ def _body(scene: Scene, rng: Random, wild: bool, naming: Naming | None) -> str:
     return f"{said} {rng.choice(PLACES[scene.backdrop])}" if rng.random() < 0.5 else said
 
 
-def _thing(group: Group, rng: Random, wild: bool, naming: Naming | None) -> str:
+def _thing(group: ThingGroup, rng: Random, wild: bool, naming: Naming | None) -> str:
     """The group in words, for instance "two small red birds"."""
     words = []
     if group.size and rng.random() < 0.5:

@@ -40,7 +40,7 @@ WALL_COLOURS: tuple[Rgb, ...] = (
 
 
 @dataclass(frozen=True)
-class Group:
+class ThingGroup:
     """Some equal things: `count` of one kind, of one colour and size."""
 
     kind: str
@@ -54,11 +54,11 @@ class Scene:
     """A backdrop, the groups in front of it (the main one first), and the seed of everything left to chance."""
 
     backdrop: str
-    groups: tuple[Group, ...]
+    groups: tuple[ThingGroup, ...]
     seed: int
 
     @property
-    def main(self) -> Group:
+    def main(self) -> ThingGroup:
         """The group that the scene is about."""
         return self.groups[0]
 
@@ -73,7 +73,7 @@ def random_scene(
     counts = [rng.choices((1, 2, 3), weights=(60, 25, 15))[0]]
     counts += [rng.choices((1, 2), weights=(80, 20))[0] for _ in others]
     groups = tuple(
-        Group(kind, rng.choice(tuple(COLOURS)), count, rng.choices(SIZES, weights=(25, 50, 25))[0])
+        ThingGroup(kind, rng.choice(tuple(COLOURS)), count, rng.choices(SIZES, weights=(25, 50, 25))[0])
         for kind, count in zip((main, *others), counts, strict=True)
     )
     return Scene(rng.choice(BACKDROPS), groups, rng.getrandbits(32))

@@ -62,7 +62,7 @@ _children: list[subprocess.Popen[bytes]] = []
 
 Value = str | int | float | os.PathLike[str]
 Option = Value | bool | Sequence[Value] | None
-State = Literal["waiting", "running", "stopping", "done", "failed", "cancelled", "lost"]
+JobState = Literal["waiting", "running", "stopping", "done", "failed", "cancelled", "lost"]
 
 BEGUN = "begun"
 _OPENED = "opened"
@@ -129,7 +129,7 @@ class Job:
             return Status()
 
     @property
-    def state(self) -> State:
+    def state(self) -> JobState:
         """How it is.
 
         waiting: others are before it. failed: the command said why. cancelled: on request. lost: its process is gone
@@ -137,7 +137,7 @@ class Job:
         """
         return self.state_at(self.status)
 
-    def state_at(self, status: Status) -> State:
+    def state_at(self, status: Status) -> JobState:
         """The state, where the status has been read already."""
         if status.state == "done":
             return "done"

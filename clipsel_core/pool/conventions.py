@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 """What the names of pictures end with, in any case."""
 IMAGES_END = f"images end with {', '.join(IMAGE_ENDINGS)}"
@@ -37,7 +40,7 @@ NAMES_OF_PAIRS = ("sha256", "key", "source_uid", "json")
 """Columns of a pool that `embed` made that say something else of each pair, and sort none."""
 POOL_TEXT_COLUMNS = ("text", "caption", "captions", "txt", "alt_text")
 """What pools call their column of captions."""
-UID_NAMES, UID_HALVES = ("uid", "uids"), ("uid_hi", "uid_lo")
+UID_NAMES, UID_HALF_NAMES = ("uid", "uids"), ("uid_hi", "uid_lo")
 """What files call their column of uids, and those of their halves, in any case."""
 COUNT_NAME = "count"
 """What lists of uids call their column of how often each counts, in any case."""
@@ -99,7 +102,7 @@ def find_uids(names: Sequence[str]) -> tuple[str, ...]:
     """
     if uid := find_column(names, UID_NAMES):
         return (uid,)
-    high, low = (find_column(names, [half]) for half in UID_HALVES)
+    high, low = (find_column(names, [half]) for half in UID_HALF_NAMES)
     return (high, low) if high and low else ()
 
 
@@ -151,6 +154,30 @@ def clean_text(value: object) -> str:
         decoder = codecs.getincrementaldecoder(encoding_of(value))(DECODE_ERRORS)
         return decoder.decode(value, len(value) < LONGEST_CAPTION)
     return "" if value is None or isinstance(value, dict) or value != value else str(value)
+
+
+def as_bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """A column of texts, or of lists of them, as bytes: one that is not UTF-8 would keep all from being read."""
+    types, kind = pa.types, column.type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+        column = pc.cast(column, kind)
+    if types.is_list(kind) and types.is_string(kind.value_type):
+        return pc.cast(column, pa.list_(pa.binary()))
+    if types.is_large_list(kind) and types.is_large_string(kind.value_type):
+        return pc.cast(column, pa.large_list(pa.large_binary()))
+    if types.is_string(kind) or types.is_string_view(kind):
+        return pc.cast(column, pa.binary())
+    return pc.cast(column, pa.large_binary()) if types.is_large_string(kind) else column
+
+
+def as_texts(column: pa.ChunkedArray) -> list[str]:
+    """A column's values as text: "" where there is none, of a list the first that says something.
+
+    What is not UTF-8 becomes U+FFFD.
+    """
+    column = pc.cast(column, pa.string()) if pa.types.is_boolean(column.type) else as_bytes(column)
+    return [clean_text(value).replace(UNDECODABLE, "\ufffd") for value in column.to_pylist()]
 
 
 def facts_in(text: bytes | str) -> dict[str, Any]:

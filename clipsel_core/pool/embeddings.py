@@ -13,7 +13,7 @@ import numpy as np
 from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.npy import Member, RowReader, fill_rows, read_array, read_members, will_need
 from clipsel_core.places import Place
-from clipsel_core.pool.layout import Arch, Pool, Shard
+from clipsel_core.pool.layout import Arch, Shard
 
 # Rounding a unit row to float16 moves its length by less than this: such rows are unit rows, used as they are.
 ROUNDING = 1e-3
@@ -91,7 +91,6 @@ def read_embeddings(shard: Shard, member: str) -> np.ndarray:
 
 
 def read_pairs(
-    pool: Pool,
     shard: Shard,
     arch: Arch,
     *,

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from clipsel_core.errors import PoolFormatError, counted, reason_of
 from clipsel_core.npy import read_array
 from clipsel_core.places import Place
-from clipsel_core.pool.conventions import IMAGE_ENDINGS, facts_in, padded_uid, split_key
+from clipsel_core.pool.conventions import IMAGE_ENDINGS, as_texts, facts_in, padded_uid, split_key
 from clipsel_core.pool.embeddings import describe_row, find_member, remedy_for, stored_scale
-from clipsel_core.pool.layout import Arch, Pool, Shard, as_texts, check_uids, parquet_file, read_column
+from clipsel_core.pool.layout import Arch, Pool, Shard, check_uids, parquet_file, read_column
 from clipsel_core.pool.sources.members import Members, damage_at_a_glance
 from clipsel_core.tasks import Report, silent
 

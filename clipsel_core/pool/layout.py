@@ -15,13 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,7 +30,7 @@ from clipsel_core.files import expect_regular
 from clipsel_core.leases import confirm
 from clipsel_core.npy import Member, read_members
 from clipsel_core.places import IN_FLIGHT, Place
-from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, UNDECODABLE, clean_text, find_column
+from clipsel_core.pool.conventions import POOL_TEXT_COLUMNS, find_column
 
 _AT_ONCE = 8
 # Uids held at once while looking for repeats: 1 GiB. Those of a larger pool go through so many files at most.
@@ -211,7 +210,7 @@ def caption_column(columns: Mapping[str, str]) -> str | None:
     >>> caption_column({"UID": "string", "TEXT": "string"})
     'TEXT'
     """
-    return find_column((name for name, kind in columns.items() if not _STRUCTURED.search(kind)), POOL_TEXT_COLUMNS)
+    return find_column([name for name, kind in columns.items() if not _STRUCTURED.search(kind)], POOL_TEXT_COLUMNS)
 
 
 def detect_archs(members: dict[str, Member], columns: list[str]) -> dict[str, Arch]:
@@ -254,7 +253,7 @@ def read_uid_column(shard: Shard) -> pa.ChunkedArray:
     return read_column(shard, shard.uid_column)
 
 
-def read_uids(pool: Pool, shard: Shard) -> np.ndarray:
+def read_uids(shard: Shard) -> np.ndarray:
     """A shard's uids in row order, (N,) UID_DTYPE. Raises PoolFormatError naming shard and row of a malformed one."""
     column = read_uid_column(shard)
     try:
@@ -267,7 +266,7 @@ def read_uids(pool: Pool, shard: Shard) -> np.ndarray:
 def check_uids(pool: Pool) -> None:
     """Makes sure that every uid of the pool is well formed and stands on one row only. Raises: as UidCheck."""
     with UidCheck(pool) as found, ThreadPoolExecutor(_AT_ONCE) as threads:
-        for here in threads.map(partial(read_uids, pool), pool.shards):
+        for here in threads.map(read_uids, pool.shards):
             found.add(here)
         found.finish()
 
@@ -325,7 +324,7 @@ class UidCheck(ExitStack):
             return
         repeated, places = ordered[same][:1], list[str]()
         for shard in self._pool.shards:
-            rows = np.flatnonzero(read_uids(self._pool, shard) == repeated[0])
+            rows = np.flatnonzero(read_uids(shard) == repeated[0])
             places += [f"{shard.parquet.name} row {row}" for row in rows]
             if len(places) > 1:
                 break
@@ -338,30 +337,6 @@ class UidCheck(ExitStack):
         remedy = "set TMPDIR to a folder with that much room"
         expected = f"room for {size} of uids while they are told apart"
         return RunError(tempfile.gettempdir(), expected=expected, found=found, remedy=remedy)
-
-
-def as_bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """A column of texts, or of lists of them, as bytes: one that is not UTF-8 would keep all from being read."""
-    types, kind = pa.types, column.type
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-        column = pc.cast(column, kind)
-    if types.is_list(kind) and types.is_string(kind.value_type):
-        return pc.cast(column, pa.list_(pa.binary()))
-    if types.is_large_list(kind) and types.is_large_string(kind.value_type):
-        return pc.cast(column, pa.large_list(pa.large_binary()))
-    if types.is_string(kind) or types.is_string_view(kind):
-        return pc.cast(column, pa.binary())
-    return pc.cast(column, pa.large_binary()) if types.is_large_string(kind) else column
-
-
-def as_texts(column: pa.ChunkedArray) -> list[str]:
-    """A column's values as text: "" where there is none, of a list the first that says something.
-
-    What is not UTF-8 becomes U+FFFD.
-    """
-    column = pc.cast(column, pa.string()) if pa.types.is_boolean(column.type) else as_bytes(column)
-    return [clean_text(value).replace(UNDECODABLE, "\ufffd") for value in column.to_pylist()]
 
 
 class TeacherInfo(BaseModel):
@@ -451,18 +426,18 @@ def parquet_file(parquet: Place, size: int | None = None) -> pq.ParquetFile:
 
 def _names(folder: Place) -> list[str]:
     """Place.names. Raises PoolFormatError where its store or disk fails."""
-    with readable(folder):
+    with reading_pool(folder):
         return folder.names()
 
 
 def _listed(folder: Place) -> dict[str, tuple[int, int | str]]:
     """Place.listed. Raises PoolFormatError where its store fails."""
-    with readable(folder):
+    with reading_pool(folder):
         return folder.listed()
 
 
 @contextmanager
-def readable(folder: Place) -> Iterator[None]:
+def reading_pool(folder: Place) -> Iterator[None]:
     """Has what fails of a pool's store or disk end in a PoolFormatError."""
     try:
         yield

@@ -26,7 +26,7 @@ from clipsel_core import errors, uids
 from clipsel_core.errors import ClipselError, LostWorkerError, PoolFormatError, counted, reason_of
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import padded_uid
-from clipsel_core.pool.sources.members import Members, Sample, Samples
+from clipsel_core.pool.sources.members import Members, TarSample, TarSamples
 from clipsel_core.processes import as_worker_error, child_environment, ending, module_command
 from clipsel_core.tasks import allowed_cores, in_order
 
@@ -139,12 +139,12 @@ def _elsewhere(tars: list[Place], processes: _Processes) -> list[tuple[pa.Record
 def _index_tar(path: Place) -> tuple[pa.RecordBatch, str]:
     """The images of a tar and what is wrong with it."""
     images: list[tuple[str, int, int, int, int]] = []
-    damage, left_out = "", list[Sample]()
+    damage, left_out = "", list[TarSample]()
     try:
         with path.open(in_places=True) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            for sample in Samples(Members(file, size), size, captions=False):
+            for sample in TarSamples(Members(file, size), size, captions=False):
                 if sample.fault:
                     damage = damage or sample.fault * (not sample.key)
                     left_out.append(sample)

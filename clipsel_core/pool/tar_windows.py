@@ -31,7 +31,7 @@ from clipsel_core.errors import UidError
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import LARGEST_JSON, padded_uid, split_key
 from clipsel_core.pool.layout import Pool
-from clipsel_core.pool.sources.members import DAMAGE, Member, Members, Samples, is_header
+from clipsel_core.pool.sources.members import DAMAGE, Members, TarMember, TarSamples, is_header
 from clipsel_core.tasks import Report, silent
 
 _log = logging.getLogger(__name__)
@@ -384,15 +384,15 @@ class _View(io.RawIOBase):
 
 
 class _Listed:
-    """Files of a tar that were met, as Samples takes them. texts: the json files' bytes, by their offsets."""
+    """Files of a tar that were met, as TarSamples takes them. texts: the json files' bytes, by their offsets."""
 
-    def __init__(self, members: Sequence[Member], texts: dict[int, bytes], end: int) -> None:
+    def __init__(self, members: Sequence[TarMember], texts: dict[int, bytes], end: int) -> None:
         self._members, self._texts, self.end = members, texts, end
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[TarMember]:
         return iter(self._members)
 
-    def read(self, member: Member, most: int = -1) -> bytes:
+    def read(self, member: TarMember, most: int = -1) -> bytes:
         return self._texts.get(member.offset, b"")
 
     def end_fault(self) -> str:
@@ -409,7 +409,7 @@ def _parse(
     members = Members(cast(BinaryIO, view), view.seek(0, io.SEEK_END))
     members.end, begin = at, at
     # Of each run of files with one key: where it begins, and its files.
-    runs, texts, key, ended = list[tuple[int, list[Member]]](), dict[int, bytes](), None, False
+    runs, texts, key, ended = list[tuple[int, list[TarMember]]](), dict[int, bytes](), None, False
     try:
         for member in members:
             own, ending = split_key(member.name)
@@ -439,7 +439,7 @@ def _parse(
     found = [member for _, files in runs[:-1] for member in files]
     starts = [start for start, _ in runs]
     met = list[tuple[_Key, Spot]]()
-    for sample in Samples(cast(Members, _Listed(found, texts, last)), size, captions=False):
+    for sample in TarSamples(cast(Members, _Listed(found, texts, last)), size, captions=False):
         if not sample.fault and sample.place and sample.json_place and (uid := padded_uid(sample.facts.get("uid"))):
             run = bisect_right(starts, sample.place[0]) - 1
             [key_of] = uids.from_hex([uid]).tolist()

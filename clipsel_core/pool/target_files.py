@@ -30,7 +30,7 @@ from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, metadata_files, open_pool, parquet_file
 from clipsel_core.pool.sources.image_tables import is_saved, parquet_image_column
 
-ENDINGS = ".npy, .npz, .pt, .pth or .parquet"
+_ENDINGS_SAID = ".npy, .npz, .pt, .pth or .parquet"
 _ENDINGS = (".npy", ".npz", ".pt", ".pth", ".parquet")
 # What embeddings of images are usually called in a file that holds several arrays.
 _USUAL = (
@@ -140,7 +140,7 @@ def find_target(path: str | os.PathLike[str], name: str) -> Given:
         if not files and (has_pictures or _lie_below(place, ".parquet")):
             return Given("pictures", place, part)
         if has_pictures or not files:
-            expected = f"pictures, a pool, or files that end in {ENDINGS}"
+            expected = f"pictures, a pool, or files that end in {_ENDINGS_SAID}"
             found, remedy = "none", ""
             if has_pictures:
                 found, remedy = f"pictures and {files[0].name}", f"give the files alone: {place}/*.{files[0].ending}"
@@ -294,7 +294,7 @@ def _check(path: Place, name: str) -> None:
         found = "no such file" if isinstance(error, FileNotFoundError) else reason_of(error)
         raise TargetError(path, expected=f"the target {name!r}", found=found) from error
     if f".{path.ending}" not in (*_ENDINGS, ".tar"):
-        raise TargetError(path, expected=ENDINGS, found=f".{path.ending}" if path.ending else "no ending")
+        raise TargetError(path, expected=_ENDINGS_SAID, found=f".{path.ending}" if path.ending else "no ending")
 
 
 def _lie_below(folder: Place, *endings: str) -> bool:

@@ -248,7 +248,7 @@ class _Comparison:
         """
         config = self._run.config
         if config.skipped_rows or config.on_bad_rows == "scale":
-            pairs = read_pairs(self._pool, shard, self._arch, on_bad_rows=config.on_bad_rows)
+            pairs = read_pairs(shard, self._arch, on_bad_rows=config.on_bad_rows)
             return pairs.usable, usable_rows([pairs.image], [pairs.usable])
         everything = np.ones(shard.rows, bool)
         if not self._sims.are_few or self._pool.root.remote:

@@ -24,6 +24,8 @@ _NORMSIM = re.compile(r"normsim_([^_]+)_(.+)")
 Kind = Literal["number", "category", "flag", "text"]
 Direction = Literal["higher", "lower"]
 Standardise = Literal["zscore", "rank", "none"]
+MOST_CATEGORIES = 10_000
+"""Texts of a column that may differ: more are no categories."""
 _STANDARDISED = {"zscore": "z-scores", "rank": "ranks", "none": "values"}
 
 
@@ -122,7 +124,7 @@ NORMALIZER_ERROR = Column(
     misleads="Says how much the rank would move under another seed, and nothing about how good the pair is.",
     least=0,
 )
-COMPUTED = {column.name: column for column in (CLIP_SCORE, S_CLIPLOSS, R_IMAGE, R_TEXT, NORMALIZER_ERROR)}
+SCORES = {column.name: column for column in (CLIP_SCORE, S_CLIPLOSS, R_IMAGE, R_TEXT, NORMALIZER_ERROR)}
 NORMSIM = "NormSim"
 """What the columns that compare a pair with a target are called together."""
 
@@ -171,8 +173,8 @@ def usual(names: Sequence[str]) -> str:
 
 def describe(name: str) -> Column:
     """What is known of a computed column by its name alone; an unknown one is described by its name."""
-    if name in COMPUTED:
-        return COMPUTED[name]
+    if name in SCORES:
+        return SCORES[name]
     match = _NORMSIM.fullmatch(name)
     if match is None:
         return Column(

@@ -21,7 +21,7 @@ Part = Literal["normalizer", "normsim", "normsim_2", "moment"]
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What there is to do.
 
     groups: shards that are divided together count as one. largest: pairs of the largest. bytes_read: of the embeddings.
@@ -102,7 +102,7 @@ GPUS = {
 """Of the SXM modules, from NVIDIA's data sheets."""
 
 
-def count_work(config: RunConfig, groups: Iterable[int] | None = None, *, bytes_a_pair: int | None = None) -> Work:
+def count_work(config: RunConfig, groups: Iterable[int] | None = None, *, bytes_a_pair: int | None = None) -> Workload:
     """What there is to do of a run.
 
     groups: pairs in each group of shards; None for all that the run has. bytes_a_pair: of both embeddings; None where
@@ -128,10 +128,10 @@ def count_work(config: RunConfig, groups: Iterable[int] | None = None, *, bytes_
                 operations["moment"] += 0 if target.kind == "moment" else 2 * width * width * target.rows
             elif target.kind != "moment":
                 operations["normsim"] += 2 * width * target.rows * pairs
-    return Work(pairs, count, largest, (bytes_a_pair or 4 * width) * pairs, operations)
+    return Workload(pairs, count, largest, (bytes_a_pair or 4 * width) * pairs, operations)
 
 
-def expect(work: Work, speed: Speed, *, workers: float = 1, readers: float = 1) -> Expected:
+def expect(work: Workload, speed: Speed, *, workers: float = 1, readers: float = 1) -> Expected:
     """How long the work takes. workers: how many of this speed compute; readers: how many machines read."""
     reading = work.bytes_read / speed.read_bytes_s / readers
     once = work.operations["moment"] / speed.operations_s["moment"] if work.operations["moment"] else 0.0

@@ -87,7 +87,7 @@ class GroupScorer:
         ends = np.cumsum([mask.sum() for mask in masks])
         for shard, usable, renormalised, end in zip(group.shards, masks, scaled, ends, strict=True):
             if shard in group.left:
-                part, keys = slice(end - usable.sum(), end), read_uids(self._plan.pool, shard)
+                part, keys = slice(end - usable.sum(), end), read_uids(shard)
                 columns = {name: keys[half].copy() for name, half in zip(UID_HALVES, ("f0", "f1"), strict=True)}
                 for name in self._plan.config.metrics:
                     columns[name] = spread(metrics[name][part] if metrics else None, usable)
@@ -97,18 +97,17 @@ class GroupScorer:
     def read(self, group: Group) -> Embeddings:
         """A group's embeddings, checked, on the device. May be called while another group is scored."""
         plan = self._plan
-        options: dict[str, Any] = {"on_bad_rows": plan.config.on_bad_rows, "room": self._room}
-        parts = [read_pairs(plan.pool, shard, plan.arch, **options) for shard in group.shards]
+        room = np.empty if self._beside is None else self._pinned
+        options: dict[str, Any] = {"on_bad_rows": plan.config.on_bad_rows, "room": room}
+        parts = [read_pairs(shard, plan.arch, **options) for shard in group.shards]
         usable = tuple(part.usable for part in parts)
         sides = ([part.image for part in parts], [part.text for part in parts])
         with telling_of_memory(self._device):
             image, text = (_moved(usable_rows(side, usable), self._device, self._beside) for side in sides)
         return Embeddings(group, image, text, usable, tuple(part.renormalised for part in parts))
 
-    def _room(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Memory that files are read into; for a GPU pinned, which it copies from by itself."""
-        if self._beside is None:
-            return np.empty(shape, dtype)
+    def _pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory that files are read into and that a GPU copies from by itself."""
         with torch.cuda.device(self._device):
             return torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True).numpy()
 

@@ -38,8 +38,8 @@ from clipsel_core.runs.store import (
     write_config,
 )
 from clipsel_core.status import StatusFile
-from clipsel_core.tasks import Report, silent
-from clipsel_core.workers import Do, Machines, Work, check_asked, side_by_side
+from clipsel_core.tasks import Report, in_threads, silent
+from clipsel_core.workers import Do, Machines, Work, check_asked
 
 _log = logging.getLogger(__name__)
 
@@ -128,8 +128,9 @@ def do_groups(
     with (
         machines.workers(work, len(groups)) as workers,
         files.and_at_last(lambda: workers.tried_again and count(workers.tried_again)),
+        ThreadPoolExecutor(workers.at_once) as threads,
     ):
-        side_by_side(groups, lambda group: tally.attend(group, workers.do, note), workers.at_once)
+        in_threads(threads, lambda group: tally.attend(group, workers.do, note), groups)
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ from clipsel_core.runs.store import (
     ShardInfo,
     TargetInfo,
     description_files,
+    names_of_scored,
     placed,
     read_config,
-    score_file,
 )
 from clipsel_core.runs.targets import NOT_DECIDING, choose_norms, load_target, norms_of
 from clipsel_core.scoring.checks import check_precision
@@ -116,7 +116,7 @@ def plan_run(
     if begun:
         shards = check_same_pool(root, begun, shards)
         wanted = config.model_copy(update={"shards": begun.shards})
-        unfinished = len(scored_shards(root, begun.shards)) < len(begun.shards)
+        unfinished = len(names_of_scored(root, begun.shards)) < len(begun.shards)
         loose = {"targets": {"__all__": set(NOT_DECIDING)}}
         before, now = (config.model_dump(mode="json", exclude=loose) for config in (begun, wanted))
         for field in {**before, **now}:
@@ -167,13 +167,6 @@ def groups_left(shards: Sequence[Shard], together: int, done: Collection[str]) -
     sets = (tuple(shards[start : start + together]) for start in range(0, len(shards), together))
     groups = (Group(s, tuple(filter(is_left, s))) for s in sets)
     return [group for group in groups if group.left]
-
-
-def scored_shards(root: Place, shards: Sequence[Shard] | Sequence[ShardInfo]) -> set[str]:
-    """The shards that have scores; a store is asked by name for those that it does not list."""
-    folder = score_file(root, "any").parent
-    there = folder.holding([f"{shard.name}.parquet" for shard in shards], by_name=True)
-    return {shard.name for shard in shards if f"{shard.name}.parquet" in there}
 
 
 def nothing_scored(root: Place) -> bool:
@@ -265,7 +258,7 @@ def shard_infos(pool: Pool, arch: Arch, distinct: UidCheck | None = None) -> tup
 
     def examine(shard: Shard) -> ShardInfo:
         _, sides = find_sides(shard, arch)
-        here = read_uids(pool, shard)
+        here = read_uids(shard)
         if distinct:
             distinct.add(here)
         found = hashlib.sha256(here.tobytes())
@@ -294,7 +287,7 @@ def check_same_pool(root: Place, begun: RunConfig, now: Sequence[ShardInfo]) -> 
         raise RunError(root / begun.pool, expected=expected, found=found, remedy=remedy)
     changed = [shard for old, shard in zip(begun.shards, now, strict=True) if old.digest and old.digest != shard.digest]
     # What a shard was compared with later has its rows in the order of its scores.
-    folders = [score_file(root, "any").parent, *(file.parent for file in description_files(root)[1:])]
+    folders = [root / "scores", *(file.parent for file in description_files(root)[1:])]
     for shard in changed:
         place = names.index(shard.name) // begun.mix_shards * begun.mix_shards
         together = names[place : place + begun.mix_shards]

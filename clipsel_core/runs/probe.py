@@ -26,10 +26,10 @@ from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.places import Place
 from clipsel_core.pool.embeddings import find_sides
 from clipsel_core.pool.layout import Shard
-from clipsel_core.runs.cost import GPUS, Expected, Part, Speed, Work, count_work, expect
+from clipsel_core.runs.cost import GPUS, Expected, Part, Speed, Workload, count_work, expect
 from clipsel_core.runs.groups import Embeddings, GroupScorer
-from clipsel_core.runs.plan import Group, Plan, groups_left, scored_shards
-from clipsel_core.runs.store import Planned
+from clipsel_core.runs.plan import Group, Plan, groups_left
+from clipsel_core.runs.store import Planned, names_of_scored
 from clipsel_core.scoring.normsim import are_few, normsim, normsim_2, second_moment
 from clipsel_core.scoring.s_cliploss import clip_score, normalizer
 from clipsel_core.scoring.threads import thread_count
@@ -57,7 +57,7 @@ class Forecast:
     workers: int
     cores: int
     nodes: int
-    work: Work
+    work: Workload
     speed: Speed
     expected: Expected
     cpu_seconds: float | None
@@ -113,7 +113,7 @@ def forecast(plan: Plan, began_s: float, machines: Machines) -> Forecast | None:
     Raises: what reading a shard raises; RunError where there is no such cluster.
     """
     shards = plan.pool.shards
-    groups = groups_left(shards, plan.config.mix_shards, scored_shards(plan.root, shards))
+    groups = groups_left(shards, plan.config.mix_shards, names_of_scored(plan.root, plan.config.shards))
     if not groups:
         return None
     rows = [sum(shard.rows for shard in group.shards) for group in groups]
@@ -207,7 +207,7 @@ class _Reading:
 
 
 def _arithmetic(
-    plan: Plan, image: torch.Tensor, text: torch.Tensor, work: Work, seconds: float
+    plan: Plan, image: torch.Tensor, text: torch.Tensor, work: Workload, seconds: float
 ) -> tuple[dict[Part, float], dict[Part, float]]:
     """Operations of each part that there is in a second of the clock, and in a second of a core.
 

@@ -72,7 +72,7 @@ def _differences(
     def where(index: int, column: str) -> str:
         return f"{run.file_with(column, shards[place[index]].name)}, row {within[index]}"
 
-    keys = np.concatenate([read_uids(pool, shard) for shard in shards])[drawn]
+    keys = np.concatenate([read_uids(shard) for shard in shards])[drawn]
     for half, field in zip(UID_HALVES, ("f0", "f1"), strict=True):
         for index in map(int, np.flatnonzero(_scored(run, shards, half)[drawn] != keys[field])):
             yield f"{where(index, half)}: expected the pool's uid, found another"
@@ -96,7 +96,7 @@ def _metrics(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each metric of the drawn rows, (n,) float64, NaN where a row is set aside."""
     config = run.config
-    parts = [read_pairs(pool, shard, pool.arch(config.arch), on_bad_rows=config.on_bad_rows) for shard in shards]
+    parts = [read_pairs(shard, pool.arch(config.arch), on_bad_rows=config.on_bad_rows) for shard in shards]
     usable = np.concatenate([part.usable for part in parts])
     image, text = (np.concatenate([getattr(part, side) for part in parts])[usable] for side in ("image", "text"))
     of_pair = (np.cumsum(usable) - 1)[drawn[usable[drawn]]]

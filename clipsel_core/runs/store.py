@@ -361,38 +361,35 @@ class Run:
 
     @property
     def score_files(self) -> list[Place]:
-        """The finished shards' score files, in the pool's order.
+        """The files of `scored_shards`, in their order."""
+        folder = self.root / "scores"
+        return [folder / f"{shard.name}.parquet" for shard in self.scored_shards]
+
+    @property
+    def scored_shards(self) -> list[ShardInfo]:
+        """The finished shards, in the pool's order.
 
         Of a run in a store that is not finished, those that the store's listing has.
         """
-        folder = score_file(self.root, "any").parent
-        return [folder / f"{shard.name}.parquet" for shard in self._scored]
-
-    @property
-    def _scored(self) -> list[ShardInfo]:
-        """The finished shards, as `score_files`."""
-        # Asking for each file by itself takes longer than everything else.
-        names = [f"{shard.name}.parquet" for shard in self.config.shards]
-        folder = score_file(self.root, "any").parent
-        there = folder.holding(names, by_name=self.config.skipped_rows is not None)
-        return [shard for name, shard in zip(names, self.config.shards, strict=True) if name in there]
+        names = names_of_scored(self.root, self.config.shards, by_name=self.config.skipped_rows is not None)
+        return [shard for shard in self.config.shards if shard.name in names]
 
     @property
     def finished(self) -> bool:
         """Whether every shard has been scored."""
-        return self.config.skipped_rows is not None and len(self._scored) == len(self.config.shards)
+        return self.config.skipped_rows is not None and len(self.scored_shards) == len(self.config.shards)
 
     def check_finished(self) -> None:
         """Raises RunError where shards are left to score: what is picked of the others is not what the run will say."""
         if not self.finished:
-            found = f"{len(self._scored):,} of {len(self.config.shards):,} shards scored"
+            found = f"{len(self.scored_shards):,} of {len(self.config.shards):,} shards scored"
             remedy = "start score again to go on, or pick from these shards alone with --unfinished"
             raise RunError(self.root, expected="a finished run", found=found, remedy=remedy)
 
     @property
     def pairs(self) -> int:
         """Pairs in the finished shards."""
-        return sum(shard.rows for shard in self._scored)
+        return sum(shard.rows for shard in self.scored_shards)
 
     @property
     def scaled_rows(self) -> int:
@@ -473,9 +470,8 @@ def _has_metadata(folder: Place) -> bool:
     return False
 
 
-def placed(root: str | os.PathLike[str], recorded: str) -> str:
+def placed(root: Place, recorded: str) -> str:
     """The path or the address that one which a run in a folder notes leads to."""
-    root = Place.of_named(root)
     if protocol_of(recorded) or os.path.isabs(recorded):
         return recorded if protocol_of(recorded) else os.path.realpath(recorded)
     # A run may have been copied to a store together with what lies beside it.
@@ -485,6 +481,13 @@ def placed(root: str | os.PathLike[str], recorded: str) -> str:
 def score_file(root: str | os.PathLike[str], shard: str) -> Place:
     """Where a shard's scores are kept; that the file exists means that the shard is done."""
     return Place.of_named(root) / "scores" / f"{shard}.parquet"
+
+
+def names_of_scored(root: Place, shards: Sequence[ShardInfo], *, by_name: bool = True) -> set[str]:
+    """The names of those shards that have scores; by_name: a store is asked by name for those that it does not list."""
+    # Asking for each file by itself takes longer than everything else.
+    there = (root / "scores").holding([f"{shard.name}.parquet" for shard in shards], by_name=by_name)
+    return {shard.name for shard in shards if f"{shard.name}.parquet" in there}
 
 
 def read_counts(scores: Place) -> dict[str, int]:
@@ -500,9 +503,9 @@ def read_counts(scores: Place) -> dict[str, int]:
         raise RunError(scores, expected="scores as written", found=reason_of(error), remedy=remedy) from error
 
 
-def added_file(root: str | os.PathLike[str], folder: str, shard: str) -> Place:
+def added_file(root: Place, folder: str, shard: str) -> Place:
     """Where a shard's values of what was added later are kept. folder: as Added has it."""
-    return Place.of_named(root) / "added" / folder / f"{shard}.parquet"
+    return root / "added" / folder / f"{shard}.parquet"
 
 
 def description_files(root: str | os.PathLike[str]) -> list[Place]:
@@ -548,15 +551,16 @@ def read_added(path: Place) -> Added:
 
 def write_config(root: str | os.PathLike[str], config: RunConfig) -> None:
     """Writes run.json, whole or not at all. Raises: as write_description."""
-    write_description(root, Place.of_named(root) / "run.json", config)
+    root = Place.of_named(root)
+    write_description(root, root / "run.json", config)
 
 
-def write_description(root: str | os.PathLike[str], file: Place, said: RunConfig | Added) -> None:
+def write_description(root: Place, file: Place, said: RunConfig | Added) -> None:
     """Writes a file that says what a run is, or what was added to it, whole or not at all.
 
     Raises: RunError where another process took a run in a store over meanwhile; see leases.
     """
-    confirm(Place.of_named(root))
+    confirm(root)
     file.write_json(said.model_dump(mode="json"))
 
 

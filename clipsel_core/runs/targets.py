@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,12 +26,13 @@ from clipsel_core.places import Place, common_folder
 from clipsel_core.pool.conventions import IMAGE_ENDINGS
 from clipsel_core.pool.embeddings import read_embeddings
 from clipsel_core.pool.layout import Arch, Pool, expect_teacher, read_teachers, read_uids
-from clipsel_core.pool.sources.look import open_files, open_source
-from clipsel_core.pool.sources.record import Source
 from clipsel_core.pool.target_files import Given, find_part, find_target, read_target, telling
 from clipsel_core.runs.store import NAME_PATTERN, FileInfo, TargetInfo, TargetKind
 from clipsel_core.scoring.normsim import parse_norm, prepare_target
 from clipsel_core.tasks import Report, allowed_cores
+
+if TYPE_CHECKING:
+    from clipsel_core.pool.sources.record import Source
 
 _log = logging.getLogger(__name__)
 _KINDS: dict[str, TargetKind] = {"npy": "npy", "npz": "npz", "pt": "pt", "pth": "pt", "parquet": "parquet"}
@@ -167,6 +168,8 @@ def _load_pictures(
 
 def _pictures(given: Given) -> Source:
     """The pictures that were given, without captions. Raises: PoolFormatError where they cannot be read."""
+    from clipsel_core.pool.sources.look import open_files, open_source  # most targets are no pictures
+
     if given.files:
         return open_files(given.files, image_column=given.part or None)
     return open_source(given.place, image_column=given.part or None, captions=False)
@@ -231,7 +234,7 @@ def _images_of(file: Place, wanted: np.ndarray, pool: Pool, arch: Arch) -> np.nd
     """The image embeddings of these uids, (M, D), in the pool's order."""
     parts, found = [], 0
     for shard in pool.shards:
-        rows = np.flatnonzero(uids.contains(wanted, read_uids(pool, shard)))
+        rows = np.flatnonzero(uids.contains(wanted, read_uids(shard)))
         if len(rows):
             parts.append(np.asarray(read_embeddings(shard, arch.image_member)[rows]))
             found += len(rows)

@@ -32,7 +32,7 @@ from clipsel_core.curation.recipes.recipe import (
     dump_recipe,
     load_recipe,
 )
-from clipsel_core.curation.recipes.uidlists import ENDINGS, read_uid_list
+from clipsel_core.curation.recipes.uidlists import LIST_ENDINGS, read_uid_list
 from clipsel_core.errors import ClipselError, UidError
 from clipsel_core.places import Place
 from clipsel_core.runs.columns import NEAREST, S_CLIPLOSS, words_of
@@ -65,7 +65,7 @@ def saved(run: Run) -> dict[str, Place]:
 
 def list_files(run: Run) -> list[str]:
     """The lists of uids at hand, as a recipe of the run names them: saved with the recipes, uploaded or exported."""
-    kept, endings = run.recipes_dir, ENDINGS.split(", ")
+    kept, endings = run.recipes_dir, LIST_ENDINGS.split(", ")
     folders = {"": kept, f"{_LISTS}/": kept / _LISTS, "../exports/": run.exports_dir}
     named = ((before, folder / name) for before, folder in folders.items() for name in folder.names())
     return [before + file.name for before, file in named if f".{file.ending}" in endings and _is_own(run, file)]
@@ -85,8 +85,8 @@ def store_list(run: Run, name: str, content: bytes) -> str:
     """
     given = Path(name)
     suffix = given.suffix.lower()
-    if suffix not in ENDINGS.split(", "):
-        raise UidError(given.name, expected=f"a name ending in {ENDINGS}", found=given.suffix or "no ending")
+    if suffix not in LIST_ENDINGS.split(", "):
+        raise UidError(given.name, expected=f"a name ending in {LIST_ENDINGS}", found=given.suffix or "no ending")
     stem = re.sub(r"[^A-Za-z0-9]+", "-", given.stem).strip("-")[:40] or "list"
     safe = f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
     folder = run.recipes_dir / _LISTS

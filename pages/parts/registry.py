@@ -19,10 +19,10 @@ import numpy as np
 import streamlit as st
 
 from clipsel_core.curation.index import bitmaps, counts
-from clipsel_core.curation.index.metadata import MOST_CATEGORIES, Categories, TooManyValues
+from clipsel_core.curation.index.metadata import Categories, TooManyValues
 from clipsel_core.errors import ClipselError
 from clipsel_core.pool.conventions import NAMES_OF_PAIRS
-from clipsel_core.runs.columns import IN_POOLS, Column, describe, parse_derived, words_of
+from clipsel_core.runs.columns import IN_POOLS, MOST_CATEGORIES, Column, describe, parse_derived, words_of
 from pages.parts import state, words
 from pages.parts.catalog import Entry
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from clipsel_core.cache import Recent
 from clipsel_core.files import is_hidden
-from clipsel_core.places import Place, exactly, stamp_of, stands_for
+from clipsel_core.places import Place, exactly, stamp_from_info, stands_for
 
 # A store is asked again after so many seconds, or so many times as long as it took to answer.
 FRESH_S, _REST = 5.0, 20
@@ -71,11 +71,11 @@ class _Said:
         found: Any = None
         files = 0
         if isinstance(self.value, dict):
-            found = stamp_of(self.value)
+            found = stamp_from_info(self.value)
         elif isinstance(self.value, list):
             # Some stores list a file as the only one in it.
             infos = (info for info in self.value if info["type"] == "file" and info["name"] != self.path)
-            named = ((info["name"].rpartition("/")[2], stamp_of(info)) for info in infos)
+            named = ((info["name"].rpartition("/")[2], stamp_from_info(info)) for info in infos)
             found = sorted((name, stamp) for name, stamp in named if not is_hidden(name))
             files = len(found)
         if not found:

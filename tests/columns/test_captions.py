@@ -17,7 +17,7 @@ from clipsel_core.columns import captions
 from clipsel_core.columns.captions import COMPUTED, OTHER
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import ColumnError
-from clipsel_core.runs.columns import COMPUTED as SCORES
+from clipsel_core.runs.columns import SCORES
 from tests.conftest import write_shard
 from tests.curation.conftest import hand_run
 

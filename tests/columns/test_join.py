@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from clipsel_core import uids
 from clipsel_core.columns import join as join_module
-from clipsel_core.columns.join import Joined, ShardUids, UidTable, join, join_group
+from clipsel_core.columns.join import Joined, ShardUids, UidTable, join_group
 from clipsel_core.columns.keyed_values import Batch, KeyedGroup, KeyedValues, open_keyed
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ColumnError
-from clipsel_core.tasks import Stopped, stoppable
+from clipsel_core.tasks import Report, Stopped, silent, stoppable
 from tests.curation.conftest import hand_run, make_uids
 
 
@@ -41,6 +41,11 @@ def keyed(names: np.ndarray, values: Sequence[float | str | None] | np.ndarray, 
             yield Batch(names[start : start + size].copy(), found, 0)
 
     return KeyedValues("a.csv#x", "x", "category" if are_texts else "number", "double", len(names), batches)
+
+
+def join(run: ShardUids, column: KeyedValues, report: Report = silent) -> Joined:
+    """One column alone, put into the rows of a run."""
+    return join_group(run, KeyedGroup.of(column), report=report)[0]
 
 
 def random_uids(draw: np.random.Generator, count: int) -> np.ndarray:

@@ -15,8 +15,8 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.columns import keyed_files
-from clipsel_core.columns.join import ShardUids, join
-from clipsel_core.columns.keyed_values import KeyedValues, open_keyed
+from clipsel_core.columns.join import ShardUids, join_group
+from clipsel_core.columns.keyed_values import KeyedGroup, KeyedValues, open_keyed
 from clipsel_core.errors import ClipselError, ColumnError, PoolFormatError, UidError
 from clipsel_core.npy import write_npy
 from clipsel_core.runs.store import Run
@@ -448,7 +448,7 @@ def test_join__every_format_as_pandas_merges(tmp_path, ending):
     else:
         frame.to_csv(path, index=False, sep="," if ending == "csv" else "\t")
     run = np.concatenate([names[:4500], make_uids(*range(500))])
-    found = join(ShardUids([5000], lambda _: run.copy()), open_keyed(str(path)))
+    (found,) = join_group(ShardUids([5000], lambda _: run.copy()), KeyedGroup.of(open_keyed(str(path))))
     rows = pd.DataFrame({"uid": uids.to_hex(run).to_pylist()})
     expected = rows.merge(frame.drop_duplicates(), on="uid", how="left", indicator=True)
     np.testing.assert_array_equal(found.values, expected["score"].to_numpy(np.float32))

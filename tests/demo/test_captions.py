@@ -6,7 +6,7 @@ import re
 from random import Random
 
 from clipsel_core.demo.captions import describe_scene, describe_wrongly, junk, poster_text
-from clipsel_core.demo.scenes import ALL_KINDS, Group, Scene, random_scene
+from clipsel_core.demo.scenes import ALL_KINDS, Scene, ThingGroup, random_scene
 from clipsel_core.demo.things import COLOURS
 
 COLOUR_WORDS = {colour: colour for colour in COLOURS} | {
@@ -82,7 +82,7 @@ def test_describe_scene__says_only_true_things():
 
 def test_describe_scene__often_leaves_the_main_group_out():
     rng = Random(1)
-    scene = Scene("sea", (Group("cat", "red", 1, ""), Group("boat", "blue", 2, "")), 0)
+    scene = Scene("sea", (ThingGroup("cat", "red", 1, ""), ThingGroup("boat", "blue", 2, "")), 0)
     kinds = [{claim[0] for claim in claims(describe_scene(scene, rng, wild=False))} for _ in range(500)]
     assert 50 < sum(kind == {"boat"} for kind in kinds) < 200
 

@@ -13,8 +13,8 @@ from clipsel_core.demo.scenes import (
     ALL_KINDS,
     BACKDROPS,
     SIDE,
-    Group,
     Scene,
+    ThingGroup,
     draw_poster,
     draw_scene,
     random_scene,
@@ -42,13 +42,15 @@ def test_draw_scene__is_rgb_of_the_promised_size():
 @pytest.mark.parametrize("change", [{"colour": "blue"}, {"count": 3}, {"size": "big"}, {"kind": "car"}])
 def test_draw_scene__every_property_shows(change):
     usual = {"kind": "cat", "colour": "red", "count": 1, "size": ""}
-    before, after = (draw_scene(Scene("meadow", (Group(**facts),), seed=7)) for facts in (usual, {**usual, **change}))
+    before, after = (
+        draw_scene(Scene("meadow", (ThingGroup(**facts),), seed=7)) for facts in (usual, {**usual, **change})
+    )
     assert (np.abs(pixels(before) - pixels(after)).max(axis=2) > 40).sum() > 100
 
 
 @pytest.mark.parametrize("name", BACKDROPS)
 def test_draw_scene__every_backdrop_differs_from_the_others(name):
-    group = Group("cup", "red", 1, "")
+    group = ThingGroup("cup", "red", 1, "")
     own = pixels(draw_scene(Scene(name, (group,), seed=3)))
     others = (pixels(draw_scene(Scene(other, (group,), seed=3))) for other in BACKDROPS if other != name)
     assert all(np.abs(own - other).mean() > 1.5 for other in others)

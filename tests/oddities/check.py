@@ -11,9 +11,10 @@ import numpy as np
 from clipsel_core import uids
 from clipsel_core.curation.recipes.uidlists import read_uid_list
 from clipsel_core.errors import ClipselError
+from clipsel_core.pool.conventions import as_texts
 from clipsel_core.pool.images import open_images
 from clipsel_core.pool.inspect import inspect_pool
-from clipsel_core.pool.layout import as_texts, open_pool, read_column, read_uid_column
+from clipsel_core.pool.layout import open_pool, read_column, read_uid_column
 from clipsel_core.pool.making.embed import Teacher
 from clipsel_core.pool.making.make import make_pool
 from clipsel_core.pool.sources.image_tables import with_images

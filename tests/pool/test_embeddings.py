@@ -13,7 +13,7 @@ from tests.conftest import rewrite_npz, unit_rows, write_shard
 
 def opened(root):
     pool = open_pool(root)
-    return pool, pool.shards[0], pool.arch("l14")
+    return pool.shards[0], pool.arch("l14")
 
 
 def with_image(root, change):
@@ -34,8 +34,8 @@ def set_row(value):
 
 
 def test_read_pairs__unit_rows_come_as_they_are(pool):
-    p, shard, arch = opened(pool)
-    pairs = read_pairs(p, shard, arch)
+    shard, arch = opened(pool)
+    pairs = read_pairs(shard, arch)
     with np.load(shard.npz.path) as archive:
         np.testing.assert_array_equal(pairs.image, archive["l14_img"])
         np.testing.assert_array_equal(pairs.text, archive["l14_txt"])
@@ -44,16 +44,16 @@ def test_read_pairs__unit_rows_come_as_they_are(pool):
 
 def test_read_pairs__fills_the_memory_it_is_given(pool):
     """Such as memory that a GPU copies from by itself: nothing is copied once more."""
-    p, shard, arch = opened(pool)
+    shard, arch = opened(pool)
     given = []
 
     def room(shape, dtype):
         given.append(np.zeros(shape, dtype))
         return given[-1]
 
-    pairs = read_pairs(p, shard, arch, room=room)
+    pairs = read_pairs(shard, arch, room=room)
     assert {id(pairs.image), id(pairs.text)} == {id(array) for array in given}
-    np.testing.assert_array_equal(pairs.image, read_pairs(p, shard, arch).image)
+    np.testing.assert_array_equal(pairs.image, read_pairs(shard, arch).image)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_read_pairs__fills_the_memory_it_is_given(pool):
     ],
 )
 def test_read_pairs__bad_rows_are_named_or_set_aside(tmp_path, value, found):
-    p, shard, arch = with_image(tmp_path, set_row(value))
+    shard, arch = with_image(tmp_path, set_row(value))
     with pytest.raises(PoolFormatError, match=f"shard 0, row 3: expected a unit row in l14_img, found {found} such"):
-        read_pairs(p, shard, arch)
-    pairs = read_pairs(p, shard, arch, on_bad_rows="skip")
+        read_pairs(shard, arch)
+    pairs = read_pairs(shard, arch, on_bad_rows="skip")
     assert np.flatnonzero(~pairs.usable).tolist() == [3]
 
 
@@ -76,23 +76,23 @@ def test_read_pairs__caption_rows_are_looked_at_too(tmp_path):
     text = unit_rows(10, 16)
     text[7] = 0
     rewrite_npz(npz, l14_txt=text)
-    p, shard, arch = opened(tmp_path)
+    shard, arch = opened(tmp_path)
     with pytest.raises(PoolFormatError, match="row 7: expected a unit row in l14_txt, found only zeros"):
-        read_pairs(p, shard, arch)
-    assert np.flatnonzero(~read_pairs(p, shard, arch, on_bad_rows="skip").usable).tolist() == [7]
+        read_pairs(shard, arch)
+    assert np.flatnonzero(~read_pairs(shard, arch, on_bad_rows="skip").usable).tolist() == [7]
 
 
 def test_read_pairs__rows_within_a_hundredth_are_scaled(tmp_path):
-    p, shard, arch = with_image(tmp_path, lambda image: image * np.float16(1.008))
-    pairs = read_pairs(p, shard, arch)
+    shard, arch = with_image(tmp_path, lambda image: image * np.float16(1.008))
+    pairs = read_pairs(shard, arch)
     assert pairs.renormalised == 10
     np.testing.assert_allclose(np.linalg.norm(pairs.image.astype("f8"), axis=1), 1, atol=1e-6)
 
 
 def test_read_pairs__rows_farther_off_are_bad(tmp_path):
-    p, shard, arch = with_image(tmp_path, lambda image: image * np.float16(1.02))
+    shard, arch = with_image(tmp_path, lambda image: image * np.float16(1.02))
     with pytest.raises(PoolFormatError, match=r"row 0: expected a unit row in l14_img, found length 1\.0"):
-        read_pairs(p, shard, arch)
+        read_pairs(shard, arch)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", ">f4"])
@@ -104,10 +104,10 @@ def test_read_pairs__rows_of_any_length_are_scaled_on_request(tmp_path, dtype, l
     image[[3, 300]] = [[0], [np.nan]]
     image[4] = np.inf
     rewrite_npz(npz, l14_img=image)
-    p, shard, arch = opened(tmp_path)
+    shard, arch = opened(tmp_path)
     with pytest.raises(PoolFormatError, match=r"shard 0, row 0: .*; scale such rows to unit length with --on-bad-rows"):
-        read_pairs(p, shard, arch)
-    pairs = read_pairs(p, shard, arch, on_bad_rows="scale")
+        read_pairs(shard, arch)
+    pairs = read_pairs(shard, arch, on_bad_rows="scale")
     assert np.flatnonzero(~pairs.usable).tolist() == [3, 4, 300]
     assert pairs.renormalised == 597
     expected = image[pairs.usable].astype("f8")
@@ -116,8 +116,8 @@ def test_read_pairs__rows_of_any_length_are_scaled_on_request(tmp_path, dtype, l
 
 
 def test_read_pairs__float64_is_read_as_float32(tmp_path):
-    p, shard, arch = with_image(tmp_path, lambda image: image.astype("f8"))
-    assert read_pairs(p, shard, arch).image.dtype == np.float32
+    shard, arch = with_image(tmp_path, lambda image: image.astype("f8"))
+    assert read_pairs(shard, arch).image.dtype == np.float32
 
 
 @pytest.mark.parametrize("rows", [1, 255, 256, 257, 1300])
@@ -155,8 +155,8 @@ def test_row_scale__float16_numbers_too_small_to_be_normal_count():
 
 def test_read_pairs__rows_are_its_own(tmp_path):
     """The pool's file may be written anew while a shard is scored."""
-    p, shard, arch = with_image(tmp_path, lambda image: image)
-    pairs = read_pairs(p, shard, arch)
+    shard, arch = with_image(tmp_path, lambda image: image)
+    pairs = read_pairs(shard, arch)
     before = pairs.image.copy()
     with open(shard.npz.path, "r+b") as file:
         file.write(b"\0" * shard.npz.size())
@@ -166,7 +166,7 @@ def test_read_pairs__rows_are_its_own(tmp_path):
 def test_read_embeddings__wrong_number_of_rows(tmp_path):
     _, npz = write_shard(tmp_path, "0", 10)
     rewrite_npz(npz, l14_img=unit_rows(9, 16))
-    _, shard, _ = opened(tmp_path)
+    shard, _ = opened(tmp_path)
     match = "shard 0: expected 10 rows, as in the parquet, found 9 rows in l14_img; download 0.npz and 0.parquet again"
     with pytest.raises(PoolFormatError, match=match):
         read_embeddings(shard, "l14_img")
@@ -174,7 +174,7 @@ def test_read_embeddings__wrong_number_of_rows(tmp_path):
 
 def test_read_embeddings__missing_npz_and_member(tmp_path):
     _, npz = write_shard(tmp_path, "0", 10)
-    _, shard, _ = opened(tmp_path)
+    shard, _ = opened(tmp_path)
     with pytest.raises(PoolFormatError, match=r"expected an array b32_img, found l14_img, l14_txt"):
         read_embeddings(shard, "b32_img")
     npz.unlink()
@@ -185,7 +185,7 @@ def test_read_embeddings__missing_npz_and_member(tmp_path):
 @pytest.mark.parametrize("image", [np.zeros(10, "f2"), np.zeros((10, 16), "i4"), np.zeros((10, 2, 8), "f2")])
 def test_read_embeddings__not_a_float_matrix(tmp_path, image):
     _, npz = write_shard(tmp_path, "0", 10)
-    _, shard, _ = opened(tmp_path)
+    shard, _ = opened(tmp_path)
     rewrite_npz(npz, l14_img=image)
     with pytest.raises(PoolFormatError, match=r"expected l14_img of shape \(N, D\), float16, found shape"):
         read_embeddings(shard, "l14_img")

@@ -35,7 +35,7 @@ def uid_at(parquet, row):
 def test_read_uids__in_row_order(pool):
     opened = open_pool(pool)
     expected = pq.read_table(opened.shards[1].parquet)["uid"].to_pylist()
-    assert uids.to_hex(read_uids(opened, opened.shards[1])).to_pylist() == expected
+    assert uids.to_hex(read_uids(opened.shards[1])).to_pylist() == expected
 
 
 def test_read_uids__a_malformed_one_is_named_with_file_and_row(pool):
@@ -70,7 +70,7 @@ def test_check_uids__of_a_large_pool_looks_at_a_part_at_a_time_and_leaves_no_fil
     monkeypatch.setattr(uids, "sort", lambda some: looked_at.append(some) or sort(some))
     check_uids(pool)
     together = np.concatenate(looked_at)
-    expected = np.concatenate([read_uids(pool, shard) for shard in pool.shards])
+    expected = np.concatenate([read_uids(shard) for shard in pool.shards])
     np.testing.assert_array_equal(sort(together), sort(expected))
     assert len(looked_at) == 12
     assert max(map(len, looked_at)) < 1300

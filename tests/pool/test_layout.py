@@ -12,7 +12,8 @@ import pytest
 
 from clipsel_core import uids
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.layout import Arch, as_texts, check_uids, knows_images, open_pool, read_column, read_uids
+from clipsel_core.pool.conventions import as_texts
+from clipsel_core.pool.layout import Arch, check_uids, knows_images, open_pool, read_column, read_uids
 from tests.conftest import rewrite_npz, unit_rows, write_shard
 
 
@@ -107,7 +108,7 @@ def test_open_pool__each_shard_calls_its_columns_as_it_likes(tmp_path):
     assert [shard.text_column for shard in pool.shards] == ["text", "TEXT", "Caption"]
     texts = [as_texts(read_column(shard, shard.text_column)) for shard in pool.shards]
     assert texts == [[f"caption {row} of {name}" for row in range(3)] for name in "012"]
-    assert [len(read_uids(pool, shard)) for shard in pool.shards] == [3, 3, 3]
+    assert [len(read_uids(shard)) for shard in pool.shards] == [3, 3, 3]
 
 
 def test_open_pool__a_first_shard_without_captions_does_not_speak_for_all(tmp_path):
@@ -172,7 +173,7 @@ def test_read_uids__of_columns_of_every_type(tmp_path, kind):
         column = column.dictionary_encode() if pa.types.is_dictionary(kind) else column.cast(kind)
     write_shard(tmp_path, "0", 3, columns={"uid": column})
     pool = open_pool(tmp_path)
-    assert uids.to_hex(read_uids(pool, pool.shards[0])).to_pylist() == [value.hex for value in wanted]
+    assert uids.to_hex(read_uids(pool.shards[0])).to_pylist() == [value.hex for value in wanted]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clipsel_core.pool.sources import members
-from clipsel_core.pool.sources.members import Member, Members
+from clipsel_core.pool.sources.members import Members, TarMember
 
 
 def plain(archive):
@@ -76,7 +76,7 @@ def by_tarfile(data):
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for entry in archive:
                 if entry.isfile():
-                    found.append(Member(entry.name, entry.offset_data, entry.size))
+                    found.append(TarMember(entry.name, entry.offset_data, entry.size))
             end = archive.offset
     except Exception as error:
         return found, end, (type(error), str(error))

@@ -10,7 +10,7 @@ import torch
 
 from clipsel_core.errors import PoolFormatError
 from clipsel_core.runs import probe
-from clipsel_core.runs.cost import FEW_ROWS, Expected, Speed, Work, count_work, expect
+from clipsel_core.runs.cost import FEW_ROWS, Expected, Speed, Workload, count_work, expect
 from clipsel_core.runs.local import score
 from clipsel_core.runs.plan import plan_run
 from clipsel_core.runs.probe import forecast
@@ -61,7 +61,7 @@ def test_count_work__takes_as_few_what_normsim_takes():
 
 
 def test_expect__waits_for_the_slower_of_both():
-    work = Work(100, 4, 25, 1000, {"normalizer": 600, "normsim": 300, "normsim_2": 0, "moment": 50})
+    work = Workload(100, 4, 25, 1000, {"normalizer": 600, "normsim": 300, "normsim_2": 0, "moment": 50})
     speed = Speed(100.0, {"normalizer": 100.0, "normsim": 50.0, "moment": 10.0}, other_s=0.02, begin_s=1.0)
     assert expect(work, speed) == Expected(10.0, 6 + 6 + 2 + 5, 20.0)
     assert expect(work, speed, workers=4) == Expected(10.0, 14 / 4 + 5, 11.0)

@@ -31,7 +31,7 @@ def images_of(root) -> np.ndarray:
 def expected_of(root, start: np.ndarray, *, keep: int, rounds: int, usable: np.ndarray | None = None) -> np.ndarray:
     """The column by the reference: (N,) float64, NaN outside of start."""
     image, opened = images_of(root), open_pool(root)
-    keys = np.concatenate([read_uids(opened, shard) for shard in opened.shards])
+    keys = np.concatenate([read_uids(shard) for shard in opened.shards])
     rank = np.lexsort((keys["f1"], keys["f0"])).argsort()
     pool = image if usable is None else image[usable]
     place = reference.normsim_2d(image[start], pool, keep=keep, rounds=rounds, order=rank[start])

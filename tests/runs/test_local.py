@@ -8,8 +8,17 @@ import pytest
 
 from clipsel_core.errors import ScoringError
 from clipsel_core.tasks import check
-from clipsel_core.workers import check_asked, results, side_by_side
+from clipsel_core.workers import check_asked, results
 from tests.waiting import until
+
+
+class Here:
+    """Workers of three threads of this process."""
+
+    at_once, tried_again = 3, 0
+
+    def __init__(self, do):
+        self.do = lambda unit, _: do(unit)
 
 
 def in_turn(items, read, compute, write):
@@ -24,10 +33,11 @@ def in_turn(items, read, compute, write):
                 done = compute(item, found)
         write(item, done)
 
-    side_by_side(items, work)
+    with results(Here(work), items) as found:
+        list(found)
 
 
-def test_side_by_side__reads_the_next_and_writes_the_last_meanwhile():
+def test_results__reads_the_next_and_writes_the_last_meanwhile():
     """Each computation waits until another item is read; each writing, until another is computed."""
     read, computed, held, most, seen = [], [], set(), [], []
 
@@ -55,7 +65,7 @@ def test_side_by_side__reads_the_next_and_writes_the_last_meanwhile():
 
 
 @pytest.mark.parametrize("fails", ["read", "compute", "write"])
-def test_side_by_side__finishes_what_came_before_a_failure(fails):
+def test_results__finishes_what_came_before_a_failure(fails):
     """Those after it are stopped at work, wherever they are."""
     written = []
 
@@ -72,15 +82,6 @@ def test_side_by_side__finishes_what_came_before_a_failure(fails):
     with pytest.raises(ValueError, match=fails):
         in_turn(range(9), lambda i: step("read", i), lambda i, found: step("compute", i), write)
     assert written == [0, 1]
-
-
-class Here:
-    """Workers of three threads of this process."""
-
-    at_once, tried_again = 3, 0
-
-    def __init__(self, do):
-        self.do = lambda unit, _: do(unit)
 
 
 def test_results__come_in_their_order():

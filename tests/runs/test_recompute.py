@@ -24,7 +24,7 @@ OPTIONS = {"temperature": 0.02, "batch_size": 16, "divisions": 3}
 def scored(pool, folder, **options) -> Run:
     """A run with targets of every kind of file, one of them added later."""
     opened = open_pool(pool)
-    keys = read_uids(opened, opened.shards[1])[9:18]
+    keys = read_uids(opened.shards[1])[9:18]
     np.save(folder / "task.npy", unit_rows(70, 16, 70))
     np.save(folder / "uids.npy", np.sort(keys))
     torch.save({"image_features": torch.from_numpy(unit_rows(6, 16, 6))}, folder / "torch.pt")

@@ -26,7 +26,7 @@ import numpy as np
 from clipsel_core import tasks
 from clipsel_core.curation.index import bitmaps, ordering
 from clipsel_core.curation.index.bitmaps import compiled, in_parts, read_only
-from clipsel_core.curation.index.index import stamp_of
+from clipsel_core.curation.index.index import scores_fingerprint
 from clipsel_core.curation.index.ranking import Ranking, count_of_fraction
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.uidlists import read_uid_list
@@ -149,7 +149,7 @@ def tops(alignment: Alignment, metric: str, fraction: Fraction) -> tuple[np.ndar
 
 def agreement_file(first: Run, second: Run) -> Path:
     """Where the agreements of these two are cached; another file when the scores of either change."""
-    said = [_CACHE_VERSION, stamp_of(first), str(second.root.absolute()), stamp_of(second)]
+    said = [_CACHE_VERSION, scores_fingerprint(first), str(second.root.absolute()), scores_fingerprint(second)]
     digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     return first.cache_dir / "agreement" / f"{digest[:32]}.json"
 

@@ -19,7 +19,8 @@ from clipsel_core import uids
 from clipsel_core.curation.index.metadata import ROWS, as_named
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.pool.layout import Pool, Shard, as_texts, read_column, read_uid_column
+from clipsel_core.pool.conventions import as_texts
+from clipsel_core.pool.layout import Pool, Shard, read_column, read_uid_column
 
 MOST_WORDS = 8
 _STEP_ROWS = 400_000

@@ -36,7 +36,7 @@ from clipsel_core.tasks import Report, silent
 from clipsel_core.workers import Do, Machines, check_asked, results
 
 _KEY = b"clipsel.search"
-ENDINGS = (".parquet", ".csv", ".npy")
+RESULT_ENDINGS = (".parquet", ".csv", ".npy")
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def write_search(path: str | os.PathLike[str], result: SearchResult, query: Sear
     The .npy is sorted and without similarities, as recipes and `score --target` take lists.
     Raises: RunError on another ending.
     """
-    check_ending(path, *ENDINGS)
+    check_ending(path, *RESULT_ENDINGS)
     path = Place.of_named(path)
     if path.ending == "npy":
         names = uids.sort(result.table.uids_at(result.nearest.rows))

@@ -14,10 +14,8 @@ import numpy as np
 from clipsel_core.curation.index import bitmaps
 from clipsel_core.errors import ClipselError, RunError, counted, quoted
 from clipsel_core.runs.columns import IN_POOLS, Column, Kind, Mix, Negated, Noise, parse_derived
-from clipsel_core.runs.store import Run
 
 if TYPE_CHECKING:
-    from clipsel_core.curation.index.metadata import Metadata
     from clipsel_core.curation.index.score_table import ScoreTable
     from clipsel_core.pool.layout import Pool
 
@@ -36,9 +34,9 @@ _GOLDEN, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476
 class Columns(Mapping[str, Column]):
     """The columns of a run by name, in the order in which they are shown. Looks at the pool only where it must."""
 
-    def __init__(self, run: Run, metadata: Metadata) -> None:
-        self._own = run.columns
-        self._metadata = metadata
+    def __init__(self, table: ScoreTable) -> None:
+        self._own = table.run.columns
+        self._table = table
         self._found: dict[str, Column] | None = None
 
     def __getitem__(self, name: str) -> Column:
@@ -58,7 +56,7 @@ class Columns(Mapping[str, Column]):
         """What the pool's table holds beside the uids; nothing where it is not as it was scored, or not at hand yet."""
         if self._found is None:
             try:
-                pool = self._metadata.pool
+                pool = self._table.metadata.pool
             except ClipselError:
                 self._found = {}
             else:

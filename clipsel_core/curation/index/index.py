@@ -134,7 +134,7 @@ def must_build(run: Run, fewest: int = _FEWEST_KEPT) -> bool:
     """Whether open_indexed would have to build the run's index first, which takes a while."""
     if not _keeps(run, fewest):
         return False
-    return not (run.index_dir / stamp_of(run) / _DESCRIPTION).is_file()
+    return not (run.index_dir / scores_fingerprint(run) / _DESCRIPTION).is_file()
 
 
 def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = silent) -> ScoreTable:
@@ -146,7 +146,7 @@ def open_indexed(run: Run, fewest: int = _FEWEST_KEPT, report: Report = silent) 
     table = ScoreTable.open(run)
     if not _keeps(run, fewest):
         return table
-    folder = run.index_dir / stamp_of(run)
+    folder = run.index_dir / scores_fingerprint(run)
     try:
         held = cache.hold(run.cache_dir)
         found = read_index(folder, table.metrics, len(table))
@@ -173,9 +173,9 @@ def wait_until_kept() -> None:
             thread.join()
 
 
-def stamp_of(run: Run) -> str:
+def scores_fingerprint(run: Run) -> str:
     """16 hex digits that change whenever the run's metrics or score files do."""
-    shards = [file.stem for file in run.score_files]
+    shards = [shard.name for shard in run.scored_shards]
     # All files of a metric lie in one folder: asking for each one's path would take longer than looking at it.
     of_metrics = {run.file_with(metric, shard).parent for metric in run.metrics for shard in shards[:1]}
     folders = {folder: folder.path.removeprefix(f"{run.root.path}/") for folder in of_metrics}
@@ -275,7 +275,7 @@ def _fetch(scores: ScoreFiles, folder: Path, report: Report) -> ScoreFiles:
     with ThreadPoolExecutor(files_at_once(run.root)) as threads:
         tasks.in_threads(threads, fetch, sorted(wanted, key=lambda file: file.path))
     here = replace(run, root=Place.of_named(folder))
-    return ScoreFiles(here, [here.file_with(run.metrics[0], shard) for shard in scores.shard_names])
+    return ScoreFiles(here, scores.shards)
 
 
 def _fill(table: ScoreTable, scores: ScoreFiles, folder: Path, report: Report) -> None:

@@ -27,8 +27,9 @@ from clipsel_core import uids
 from clipsel_core.curation.index.bitmaps import read_only
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
 from clipsel_core.places import Place
-from clipsel_core.pool.conventions import find_column
-from clipsel_core.pool.layout import Pool, Shard, as_texts, open_pool, read_column, read_columns, read_uid_column
+from clipsel_core.pool.conventions import as_texts, find_column
+from clipsel_core.pool.layout import Pool, Shard, open_pool, read_column, read_columns, read_uid_column
+from clipsel_core.runs.columns import MOST_CATEGORIES
 from clipsel_core.runs.store import as_array
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ ROWS = "read_parquet($files, hive_partitioning = false)"
 # Columns of all rows, in the order of the files.
 _COLUMNS = f"SELECT COLUMNS(lambda name: list_contains($names, name)) FROM {ROWS}"
 _BATCH_ROWS = 1 << 20
-MOST_CATEGORIES = 10_000
 # A column with no more values sorts pairs, however few they are.
 _FEW_VALUES = 64
 _FIRST_SHARDS = 8

@@ -6,7 +6,7 @@ A *row number* is a pair's place in the run: the files of its finished shards on
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
@@ -22,8 +22,7 @@ from clipsel_core.curation.index import bitmaps, sorting
 from clipsel_core.curation.index.columns import Columns, values_of
 from clipsel_core.curation.index.ranking import NO_SCORE, Ranking, extent
 from clipsel_core.errors import RunError
-from clipsel_core.places import Place
-from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, as_array, files_at_once
+from clipsel_core.runs.store import UID_HALVES, Run, SealedFiles, ShardInfo, as_array, files_at_once
 from clipsel_core.tasks import in_order, in_threads
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class ScoreTable:
     @cached_property
     def columns(self) -> Columns:
         """What is known of the pairs: the run's own columns, and those of the pool's table."""
-        return Columns(self.run, self.metadata)
+        return Columns(self)
 
     @property
     def has_index(self) -> bool:
@@ -212,27 +211,26 @@ class ScoreTable:
 
 
 class ScoreFiles:
-    """The score files of a run's finished shards. Any thread may call its methods. sizes: the rows of each.
+    """The score files of a run's finished shards. Any thread may call its methods. sizes: the rows of each shard.
 
     Everything is read anew when it is asked for. Every value is held against the seal of its file.
     """
 
-    def __init__(self, run: Run, files: list[Place]) -> None:
-        rows = {shard.name: shard.rows for shard in run.config.shards}
-        self.run = run
-        self.shard_names = tuple(file.stem for file in files)
-        self.sizes = [rows[name] for name in self.shard_names]
+    def __init__(self, run: Run, shards: Sequence[ShardInfo]) -> None:
+        self.run, self.shards = run, tuple(shards)
+        self.shard_names = tuple(shard.name for shard in shards)
+        self.sizes = [shard.rows for shard in shards]
         self._held: dict[str, SealedFiles] = {}
         self._starts = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
 
     @classmethod
     def open(cls, run: Run) -> ScoreFiles:
         """Those of a run. Raises RunError where there is none yet or a file is damaged."""
-        files = run.score_files
-        if not files:
+        shards = run.scored_shards
+        if not shards:
             remedy = "wait for the first shard, or start the scoring again: it goes on where it stopped"
             raise RunError(run.root / "scores", expected="a finished shard", found="none", remedy=remedy)
-        return cls(run, files)
+        return cls(run, shards)
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -22,7 +22,7 @@ _MANY_KEYS = 1 << 20
 _UPPER, _LOWER = np.uint64(0xFFFFFFFF00000000), np.uint64(0xFFFFFFFF)
 _LONGEST_RUN = 64
 # Asked for more than one of so many pairs, one look at each is quicker than a search for each that is asked for.
-MANY = 1000
+_MANY = 1000
 
 
 def order_by_uid(names: np.ndarray) -> np.ndarray:
@@ -126,7 +126,7 @@ def rows_of(
     seen: told of each part of the names that was looked through, from several threads.
     """
     halves, asked = (read_only(np.ascontiguousarray(a).view(np.uint64)) for a in (names, wanted))
-    if len(wanted) * MANY >= len(names) and (found := _rows_of_many(halves, wanted, seen)) is not None:
+    if len(wanted) * _MANY >= len(names) and (found := _rows_of_many(halves, wanted, seen)) is not None:
         return found
     return _rows_of(halves, read_only(by_uid), asked)
 

@@ -48,7 +48,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from clipsel_core import uids
-from clipsel_core.curation.recipes.uidlists import ENDINGS
+from clipsel_core.curation.recipes.uidlists import LIST_ENDINGS
 from clipsel_core.errors import RecipeError, UidError, quoted
 from clipsel_core.places import Place, protocol_of
 from clipsel_core.runs.columns import Mix, Negated, Noise, Standardise, words_of
@@ -117,7 +117,7 @@ def _uid_digits(value: object) -> tuple[str, ...]:
 
 
 def _list_file(value: object) -> str:
-    if not isinstance(value, str) or Path(value).suffix.lower() not in ENDINGS.split(", "):
+    if not isinstance(value, str) or Path(value).suffix.lower() not in LIST_ENDINGS.split(", "):
         raise ValueError("not a list of uids")
     return value
 
@@ -657,7 +657,7 @@ _EXPECTED = {
     "contains": "a list of words",
     "known": "true or false",
     "any_of": "a list of steps that judge each pair: at_least, at_most, between, in, contains, known",
-    **dict.fromkeys(_LISTS, f"the name of a list of uids, ending in {ENDINGS}"),
+    **dict.fromkeys(_LISTS, f"the name of a list of uids, ending in {LIST_ENDINGS}"),
     **dict.fromkeys(_HAND, "a list of uids, each of 1 to 32 hex digits"),
 }
 

@@ -64,7 +64,7 @@ def _read(path: str | os.PathLike[str], *, counted: bool) -> _List:
     suffix = Path(place.name).suffix
     reader = _READERS.get(suffix.lower())
     if reader is None:
-        raise UidError(place, expected=f"a name ending in {ENDINGS}", found=suffix or "no ending")
+        raise UidError(place, expected=f"a name ending in {LIST_ENDINGS}", found=suffix or "no ending")
     try:
         with place.here() as file, _called(place, file):
             expect_regular(file)
@@ -148,4 +148,4 @@ _READERS: dict[str, Callable[[Path, bool], _List]] = {
     ".csv": _read_text,
     ".parquet": _read_parquet,
 }
-ENDINGS = ", ".join(_READERS)
+LIST_ENDINGS = ", ".join(_READERS)

@@ -12,10 +12,10 @@ import os
 import re
 import shlex
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -34,7 +34,7 @@ from clipsel_core.tasks import Report, silent
 # Samples that train.py sees at each scale, whatever is in the shards.
 _SCALES = {"debug": 128_000, "small": 12_800_000, "medium": 128_000_000, "large": 1_280_000_000}
 _LARGEST = ("xlarge", 12_800_000_000)
-ENDINGS = (".npy", ".parquet", ".csv", ".txt")
+_ENDINGS = (".npy", ".parquet", ".csv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def export(
 def check_name(out: Place) -> None:
     """Raises ExportError on another ending than those of subsets, also on a place in a run or a pool."""
     ending = f".{out.ending}" if out.ending else ""
-    if ending not in ENDINGS:
-        raise ExportError(out, expected=f"a name ending in {', '.join(ENDINGS)}", found=ending or "no ending")
+    if ending not in _ENDINGS:
+        raise ExportError(out, expected=f"a name ending in {', '.join(_ENDINGS)}", found=ending or "no ending")
     check_outside(out)
 
 
@@ -149,7 +149,7 @@ def manifest_of(
             "clipsel": __version__,
             "numpy": np.__version__,
             "pyarrow": pa.__version__,
-            "duckdb": duckdb.__version__,
+            "duckdb": version("duckdb"),
         },
     }
 

@@ -33,7 +33,7 @@ from clipsel_core.curation.index.ranking import (
     float32_up,
 )
 from clipsel_core.curation.recipes.recipe import AtLeast, Recipe, Sample, ScoreStep, ShareStep
-from clipsel_core.curation.selecting.selection import NONE, Cut, Cuts, Picker, Share, Taken
+from clipsel_core.curation.selecting.selection import NO_PAIRS, Cut, Cuts, Picker, Share, Taken
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def settings_of(
 
 
 @dataclass(frozen=True)
-class Side:
+class BoundarySide:
     """The pairs on one side of a rank, the nearest first, to be read from any place on.
 
     pairs: how many there are. bits: the bitmap that they are of, and how that lies over the metric. above: how many of
@@ -151,8 +151,8 @@ class Boundary:
     which tell this threshold from others.
     """
 
-    passing: Side
-    failing: Side
+    passing: BoundarySide
+    failing: BoundarySide
     cuts: Cuts
 
 
@@ -171,7 +171,8 @@ def boundary(picker: Picker, recipe: Recipe, place: int) -> Boundary:
     spread = picker.spread(reached.before, step.metric)
     above = int(picker.counts_from(reached.before, step.metric, np.array([reached.cut.rank]))[0])
     around = picker.table.ranking(step.metric), picker.bits(reached.before), spread, above
-    upper, lower = Side(above, *around, upwards=True), Side(spread.scored - above, *around, upwards=False)
+    upper = BoundarySide(above, *around, upwards=True)
+    lower = BoundarySide(spread.scored - above, *around, upwards=False)
     cuts = (*reached.before, reached.cut)
     return Boundary(upper, lower, cuts) if reached.cut.kind == "from" else Boundary(lower, upper, cuts)
 
@@ -224,7 +225,7 @@ class _Moved:
 
     def near(self, cuts: Cuts) -> np.ndarray:
         """The same, but for the bin that each rank lies in, which is enough to draw: (P,) int64."""
-        if cuts == (NONE,):
+        if cuts == (NO_PAIRS,):
             return np.zeros_like(self.ranks)
         spread = self.picker.spread(cuts, self.metric)
         found = self.bins.counts_near(spread, self.ranks)
@@ -263,7 +264,7 @@ def _through(before: Cuts, later: list[Taken]) -> Cuts:
 def _emptied(later: list[Taken]) -> Cuts:
     """What later steps add to nothing, each held where it cuts now."""
     first = next((place for place, other in enumerate(later) if other.cut.kind == "add"), len(later))
-    return (NONE, *(other.cut for other in later[first:]))
+    return (NO_PAIRS, *(other.cut for other in later[first:]))
 
 
 def _through_shares(arriving: np.ndarray, later: list[Taken], picker: Picker) -> tuple[list[np.ndarray], int]:

@@ -92,7 +92,7 @@ class Cut:
 
 Cuts = tuple[Cut, ...]
 Share = ShareStep | Random
-NONE = Cut("none")
+NO_PAIRS = Cut("none")
 
 
 @dataclass(frozen=True)
@@ -344,7 +344,7 @@ class Picker:
 
         For a few rows no bitmap is made of what is left.
         """
-        last = cuts[-1] if cuts else NONE
+        last = cuts[-1] if cuts else NO_PAIRS
         many, known = len(rows) * _FEW > len(self.table), self._sets.peek(_named(cuts)) is not None
         if many or known or last.kind not in ("from", "below"):
             return bitmaps.holds(self.bits(cuts), rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsel_core import uids
-from clipsel_core.curation.index.index import read_index, stamp_of
+from clipsel_core.curation.index.index import read_index, scores_fingerprint
 from clipsel_core.curation.index.score_table import ScoreTable
 from clipsel_core.curation.recipes.recipe import parse_recipe
 from clipsel_core.curation.recipes.uidlists import read_uid_list
@@ -54,7 +54,7 @@ def verify(run: Run, *, report: Report = silent) -> Verified:
             said, example = counted(int(same.sum()), "repeats"), uids.to_hex(ordered[same][:1])[0].as_py()
             found.problems.append(f"{run.root}: expected each uid once, found {said}, such as {example}")
         found.problems += _score_problems(run, table)
-        folder = run.index_dir / stamp_of(run)
+        folder = run.index_dir / scores_fingerprint(run)
         if folder.is_dir():
             index = read_index(folder, table.metrics, len(table))
             damaged = index is None or index.uids is None or index.rows_of(index.uids[:1]) is None
@@ -78,7 +78,7 @@ def _check_files(run: Run, found: Verified, report: Report) -> None:
     """Reads all columns of all shards, and says where the uids of what was added are not those of the scores."""
     scores = SealedFiles(run.root, run.config)
     added = [SealedFiles(run.root, run.config, target) for target in run.added]
-    names = [file.stem for file in run.score_files]
+    names = [shard.name for shard in run.scored_shards]
     if len(names) < len(run.config.shards) or not run.finished:
         found.problems.append(f"{run.root}: {len(names):,} of {len(run.config.shards):,} shards are scored")
 

@@ -25,15 +25,15 @@ from clipsel_core import reach, uids
 from clipsel_core.errors import PoolFormatError, counted
 from clipsel_core.leases import confirm, number_of
 from clipsel_core.places import Place
-from clipsel_core.pool.conventions import WHOLE_FILE
-from clipsel_core.pool.layout import Pool, add_teacher, as_texts, open_pool, parquet_file, read_teachers, read_uids
+from clipsel_core.pool.conventions import WHOLE_FILE, as_texts
+from clipsel_core.pool.layout import Pool, add_teacher, open_pool, parquet_file, read_teachers, read_uids
 from clipsel_core.pool.making.decode import quiet_pillow
 from clipsel_core.pool.making.embed import Teacher, embed_captions, teacher_info
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder, Reached
 from clipsel_core.pool.making.matching import Matched, match, read_found, write_found
 from clipsel_core.pool.making.settings import clear_pool, hold_pool, settings_to_extend
 from clipsel_core.pool.making.shard_files import (
-    Images,
+    ImagePlaces,
     ShardFiles,
     ShardWriter,
     add_columns,
@@ -125,7 +125,7 @@ def extend_pool(
         if cluster:
             if not pool.tars:
                 places = [(file, 0, WHOLE_FILE) for file in matched.files]
-                reach.remember_sources(Images(source.base, "", places).sources)
+                reach.remember_sources(ImagePlaces(source.base, "", places).sources)
             machines = Machines((str(teacher.device),), cluster, cpus_per_worker)
             embedded, again = _extend_there(_Extending(embedding, pool, arch, width), machines, report)
         else:
@@ -163,7 +163,7 @@ class _Work:
         As records their keys are their rows. They come as their images lie, so that none is sought.
         """
         shard, first, files = self.pool.shards[unit.number], unit.first, _files(self.pool, unit)
-        table, named = read_parquet(shard.parquet), read_uids(self.pool, shard)
+        table, named = read_parquet(shard.parquet), read_uids(shard)
         names = uids.to_hex(named).to_pylist()
         captions = as_texts(table[shard.text_column]) if shard.text_column else [""] * shard.rows
         listed = (
@@ -188,7 +188,7 @@ class _Work:
             # An index may be there and empty, where embeddings came without images.
             if not self.pool.tars and kept and not (index.exists() and _rows_in(index)):
                 places = [place_of(record) for record in rows.kept]
-                write_index(files, Images(self.source.base, self.source.image_column, places), named[kept])
+                write_index(files, ImagePlaces(self.source.base, self.source.image_column, places), named[kept])
             write_parquet(_aside(files, self.arch), pa.Table.from_pylist(aside, SET_ASIDE))
             add_columns(files, table, self.arch, image, text)
 

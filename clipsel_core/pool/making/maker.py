@@ -23,7 +23,7 @@ from clipsel_core.pool.making.packing import for_loaders, new_tar, write_stats
 from clipsel_core.pool.making.shard_files import (
     EmbeddedRows,
     ImagePlace,
-    Images,
+    ImagePlaces,
     Namer,
     ShardFiles,
     ShardReport,
@@ -99,9 +99,9 @@ class Maker:
             last=feed.exhausted(),
         )
         if self.pack:
-            where = Images(self.root, "", places)
+            where = ImagePlaces(self.root, "", places)
         else:
-            where = Images(self.source.base, self.source.image_column, [place_of(record) for record in rows.kept])
+            where = ImagePlaces(self.source.base, self.source.image_column, [place_of(record) for record in rows.kept])
 
         def write() -> None:
             # Beside the next shard's embedding: it takes seconds.

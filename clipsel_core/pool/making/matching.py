@@ -90,7 +90,7 @@ def match(source: Source, pool: Pool, report: Report) -> Matched:
         raise PoolFormatError(source.base, expected=expected, found="neither", remedy=remedy)
     for by in ways:
         if by == "uid":
-            names = [read_uids(pool, shard) for shard in pool.shards]
+            names = [read_uids(shard) for shard in pool.shards]
         else:
             columns = (read_parquet(shard.parquet, ["key"])["key"] for shard in pool.shards)
             keys = (column.cast(pa.string()).to_pylist() for column in columns)
@@ -232,7 +232,7 @@ class _Matching:
 
     def take(self, stretch: _Stretch) -> None:
         """Notes where these lie, those that belong to a pair; of several for one pair the first."""
-        place = uids.find(self._high, self._low, stretch.names)
+        place = uids.find_in_sorted(self._high, self._low, stretch.names)
         row = np.where(place < 0, -1, self._order[place])
         self.strangers += int((row < 0).sum())
         faulty = np.zeros(len(row), bool)

@@ -22,8 +22,7 @@ from clipsel_core.pool.making.decode import MOST_PIXELS, quiet_pillow
 from clipsel_core.pool.making.embed import Precision, Teacher, embed_captions, load_teacher, weights_digest
 from clipsel_core.pool.making.embedder import BATCH_SIZE, Embedder
 from clipsel_core.pool.making.feed import Cursor, Feed
-from clipsel_core.pool.making.settings import SHARD_SIZE
-from clipsel_core.pool.making.shard_files import REJECTED, kind_of
+from clipsel_core.pool.making.shard_files import REJECTED, SHARD_SIZE, kind_of
 from clipsel_core.pool.sources.record import Record, Source
 from clipsel_core.status import Pace
 from clipsel_core.tasks import Report, allowed_cores, silent

@@ -11,14 +11,13 @@ from typing import Any
 
 from clipsel_core import files
 from clipsel_core.errors import PoolFormatError
-from clipsel_core.leases import hold_place, join
+from clipsel_core.leases import hold_place, join_lease
 from clipsel_core.places import Place, why_unwritten
-from clipsel_core.pool.layout import check_arch, metadata_files, readable
+from clipsel_core.pool.layout import check_arch, metadata_files, reading_pool
 from clipsel_core.pool.making.carried import ALL, NONE, is_own, names_in
 from clipsel_core.pool.making.decode import MOST_PIXELS
+from clipsel_core.pool.making.shard_files import SHARD_SIZE
 from clipsel_core.pool.sources.record import EMBEDDED, Source
-
-SHARD_SIZE = 100_000
 
 # What holds where nobody says, and what pools were begun with before they noted it.
 _USUAL = {"pack": False, "shard_size": SHARD_SIZE, "most_pixels": MOST_PIXELS, "max_pixels": MOST_PIXELS}
@@ -50,7 +49,7 @@ def is_extendable(source: Source, root: str | os.PathLike[str]) -> bool:
     if not of_embeddings and not (own and begun.get("pack")):
         return False
     folder = root / "embed"
-    with readable(folder):
+    with reading_pool(folder):
         reports = [name for name in folder.names() if name.removesuffix(".json").isdigit()]
         is_whole = bool(reports) and json.loads((folder / reports[-1]).read())["last"]
     if not is_whole:
@@ -78,7 +77,7 @@ def settings_to_make(
     """
     root = Place.of_named(root)
     root.expect_written()
-    with readable(root):
+    with reading_pool(root):
         if root.is_file():
             raise PoolFormatError(root, expected="a folder for the pool", found="a file")
     check_arch(arch)
@@ -129,8 +128,8 @@ def hold_folder(root: Place) -> Iterator[None]:
 
 
 def join_pool(root: Place, number: Place | None) -> None:
-    """As leases.join, of a pool."""
-    join(root, number, _busy(root))
+    """As leases.join_lease, of a pool."""
+    join_lease(root, number, _busy(root))
 
 
 def _busy(root: Place) -> PoolFormatError:

@@ -38,6 +38,8 @@ from clipsel_core.pool.sources.record import Record
 from clipsel_core.tasks import in_threads
 
 Found = TypeVar("Found")
+SHARD_SIZE = 100_000
+"""Pairs to a shard where nobody says."""
 REJECTED = pa.schema({"file": pa.string(), "key": pa.string(), "reason": pa.string()})
 REPEATED = pa.schema({"file": pa.string(), "key": pa.string(), "uid": pa.string(), "renamed_to": pa.string()})
 INDEX = pa.schema(
@@ -88,7 +90,7 @@ ImagePlace = tuple[str, int, int]
 """The file that an image lies in, its offset and its length there, see conventions."""
 
 
-class Images(NamedTuple):
+class ImagePlaces(NamedTuple):
     """What a shard's images lie in. base: what their files are relative to. column: of parquets, with the bytes.
 
     places: where they lie, in the order of the pairs kept.
@@ -183,7 +185,7 @@ def score_column(arch: str) -> str:
 
 def write_shard(
     files: ShardFiles,
-    images: Images,
+    images: ImagePlaces,
     rows: EmbeddedRows,
     namer: Namer,
     arch: str,
@@ -266,7 +268,7 @@ def place_of(record: Record) -> ImagePlace:
     return record.file, record.offset, length if length is not None else WHOLE_FILE if record.file else NOWHERE
 
 
-def write_index(files: ShardFiles, images: Images, named: np.ndarray) -> None:
+def write_index(files: ShardFiles, images: ImagePlaces, named: np.ndarray) -> None:
     """Writes where the images of some pairs lie, for the gallery. named: (M,) UID_DTYPE, the pairs' uids."""
     reach.remember_sources(images.sources)
     there = [row for row, (_, _, length) in enumerate(images.places) if length != NOWHERE]

@@ -14,7 +14,7 @@ from clipsel_core.places import Place
 from clipsel_core.pool.conventions import clean_text
 from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
-    Columns,
+    TableColumns,
     check_texts,
     guess_columns,
     look_into,
@@ -38,7 +38,7 @@ class _Part:
     text: str
     table: str
     rows: int
-    columns: Columns
+    columns: TableColumns
 
 
 def open_arrays(place: Place, kind: str, *, image: str | None = None, text: str | None = None) -> Source:
@@ -114,7 +114,7 @@ def _part(place: Place, image: str, text: str, table: str, columns: tuple[str | 
     for name in (image, text):
         with (place / name).open() as file:
             rows[name] = _read_header(place / name, file)[0][0]
-    found = Columns(image="", text="text" if table else "")
+    found = TableColumns(image="", text="text" if table else "")
     if not table or table.endswith(".txt"):
         refuse_columns("a .txt of captions" if table else "a folder of .npy alone", *columns)
     else:

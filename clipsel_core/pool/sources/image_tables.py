@@ -21,7 +21,7 @@ from clipsel_core.places import Place
 from clipsel_core.pool.conventions import IMAGE_COLUMNS, IMAGE_ENDINGS, clean_text, facts_in
 from clipsel_core.pool.sources.record import Record, Source, source_of_files
 from clipsel_core.pool.sources.tables import (
-    Columns,
+    TableColumns,
     captions_said,
     check_texts,
     guess_columns,
@@ -66,7 +66,7 @@ def open_image_parquets(
     any.
     Raises: PoolFormatError naming a file without such columns.
     """
-    rows, columns, several = list[int](), list[Columns](), ""
+    rows, columns, several = list[int](), list[TableColumns](), ""
     for name in names:
         with open_parquet(base / name) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
@@ -174,7 +174,7 @@ def _may_hold_images(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _checked(place: Place, schema: pa.Schema, columns: Columns, holds_images: bool, remedy: str) -> Columns:
+def _checked(place: Place, schema: pa.Schema, columns: TableColumns, holds_images: bool, remedy: str) -> TableColumns:
     """The columns, where they hold images and texts. Raises PoolFormatError."""
     if not holds_images:
         found = str(schema.field(columns.image).type)
@@ -185,7 +185,7 @@ def _checked(place: Place, schema: pa.Schema, columns: Columns, holds_images: bo
 
 
 def _read_parquet(
-    base: Place, names: tuple[str, ...], parts: Sequence[Columns], part: int, *, names_only: bool
+    base: Place, names: tuple[str, ...], parts: Sequence[TableColumns], part: int, *, names_only: bool
 ) -> Iterator[Record]:
     """names_only: images are left where they are; whether one is there shows when it is read."""
     name, columns, number = names[part], parts[part], 0
@@ -206,7 +206,7 @@ def _read_parquet(
                 number += 1
 
 
-def _arrow_columns(place: Place, image: str | None, text: str | None, captions: bool) -> Columns:
+def _arrow_columns(place: Place, image: str | None, text: str | None, captions: bool) -> TableColumns:
     with _open_stream(place) as (schema, batches):
         first = next(batches, None)
 
@@ -218,7 +218,7 @@ def _arrow_columns(place: Place, image: str | None, text: str | None, captions: 
     return _checked(place, schema, columns, bool(inside), "name another with --image-column")
 
 
-def _read_arrow(base: Place, names: Sequence[str], parts: Sequence[Columns], part: int) -> Iterator[Record]:
+def _read_arrow(base: Place, names: Sequence[str], parts: Sequence[TableColumns], part: int) -> Iterator[Record]:
     place, columns, number, position = base / names[part], parts[part], 0, 0
     with _open_stream(place) as (schema, batches):
         described = [column for column in columns.all if column in schema.names and column != columns.image]
@@ -235,7 +235,7 @@ def _read_arrow(base: Place, names: Sequence[str], parts: Sequence[Columns], par
 
 def _record(
     row: Mapping[str, Any],
-    columns: Columns,
+    columns: TableColumns,
     name: str,
     number: int,
     position: int,

@@ -18,7 +18,7 @@ from clipsel_core.pool.sources.image_tables import (
     parquet_image_column,
     saved_files,
 )
-from clipsel_core.pool.sources.record import EMBEDDED, FORMATS, Source
+from clipsel_core.pool.sources.record import EMBEDDED, SOURCE_FORMATS, Source
 from clipsel_core.pool.sources.samples import open_folder, open_tars
 from clipsel_core.pool.sources.tables import (
     Delimited,
@@ -45,12 +45,12 @@ def open_source(
     A folder with img_emb/ in it is clip-retrieval's, one with tars is webdataset, one with .npy and no image is npy,
     one that Hugging Face's `datasets` saved is arrow; else one with a single table beside its images is that table, as
     are parquets with images and tables called metadata in inner folders; else it is images with a .txt each.
-    kind: one of FORMATS, in place of looking. image_column, text_column: of a table. captions: False where the images
-        alone are wanted: then a folder with images is these, and nothing needs a caption.
+    kind: one of SOURCE_FORMATS, in place of looking. image_column, text_column: of a table. captions: False where the
+        images alone are wanted: then a folder with images is these, and nothing needs a caption.
     Raises: PoolFormatError where it is none of these, is empty, or has no such columns.
     """
-    if kind not in (None, *FORMATS):
-        raise PoolFormatError("--format", expected=", ".join(FORMATS), found=str(kind))
+    if kind not in (None, *SOURCE_FORMATS):
+        raise PoolFormatError("--format", expected=", ".join(SOURCE_FORMATS), found=str(kind))
     place = Place.of(path).patient(PATIENT)
     try:
         if not place.is_dir() and not place.is_file():

@@ -56,7 +56,7 @@ _LATE_JSON = "a json that lies apart from its image: the pair was made without t
 _TWICE = "its key is repeated in the tar, and which of its files belong together cannot be told"
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A file in a tar. offset, size: where its bytes lie. fault: why its headers were not read; then it has no name."""
 
     name: str
@@ -78,7 +78,7 @@ class Members:
         self._file, self._size, self.end = file, size, 0
         self._stray = 0
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[TarMember]:
         nameless = False
         while True:
             if self.end > self._size:
@@ -98,7 +98,7 @@ class Members:
                 continue
             kind, size = block[156:157], _size_of(block)
             if (kind in _DESCRIBE_NEXT or kind == _DESCRIBE_ALL) and size is not None and size > _MOST_OF_HEADERS:
-                yield Member("", self.end, 0, f"a header of {size:,} bytes")
+                yield TarMember("", self.end, 0, f"a header of {size:,} bytes")
                 self.end += _BLOCK + -(-size // _BLOCK) * _BLOCK
                 nameless = nameless or kind != _DESCRIBE_ALL
                 continue
@@ -111,7 +111,7 @@ class Members:
             if self.end == begin:
                 return
 
-    def read(self, member: Member, most: int = -1) -> bytes:
+    def read(self, member: TarMember, most: int = -1) -> bytes:
         """A file's bytes, `most` of them."""
         self._file.seek(member.offset)
         return self._file.read(member.size if most < 0 else min(member.size, most))
@@ -146,7 +146,7 @@ class Members:
             self._stray = at
         return False
 
-    def _unusual(self) -> Iterator[tuple[Member | None, int]]:
+    def _unusual(self) -> Iterator[tuple[TarMember | None, int]]:
         """What tarfile finds at `end`: one entry, or all that follow where a header speaks of them all.
 
         Each with where the next header is expected; None for what is no file.
@@ -163,7 +163,7 @@ class Members:
                     if entry.size < 0 or archive.offset <= end or len(archive.pax_headers) > _MOST_WORDS_ON_ALL:
                         raise tarfile.ReadError(_NONSENSE)
                     end = archive.offset
-                    yield Member(entry.name, entry.offset_data, entry.size) if entry.isfile() else None, end
+                    yield TarMember(entry.name, entry.offset_data, entry.size) if entry.isfile() else None, end
                     if not archive.pax_headers:
                         return
                     # tarfile remembers each.
@@ -190,7 +190,7 @@ def damage_at_a_glance(tar: Place) -> str:
 
 
 @dataclass(slots=True)
-class Sample:
+class TarSample:
     """The files of a tar that belong together. place, json_place: offset and length of the image, and of the json.
 
     data: the image's bytes, where kept. caption: of the .txt. endings: of all its files, in their order.
@@ -209,13 +209,13 @@ class Sample:
     position: int = 0
     held: int = _BYTES_OF_A_SAMPLE
 
-    def join(self, other: Sample) -> None:
+    def join(self, other: TarSample) -> None:
         """Takes the files of another that it has not."""
         for name in ("place", "caption", "facts", "dotted", "json_place"):
             setattr(self, name, getattr(self, name) or getattr(other, name))
         self.endings |= other.endings
 
-    def merged(self) -> Iterator[Sample]:
+    def merged(self) -> Iterator[TarSample]:
         """The pairs that were lost in this one: as a key ends at the first dot, a.1.jpg and a.2.jpg have the same."""
         stems: dict[str, set[str]] = {}
         for ending in self.endings:
@@ -228,10 +228,10 @@ class Sample:
             if image and (self.place is None or len(lasts) > 1):
                 name = self.key + stem + image
                 fault = f"its name has another dot: {name} is the file {stem}{image} of {self.key}, no image of its own"
-                yield Sample(self.key + stem, fault=fault, position=self.position)
+                yield TarSample(self.key + stem, fault=fault, position=self.position)
 
 
-class Samples:
+class TarSamples:
     """The samples of a tar, in the order in which they are complete, and what is wrong with the tar as a last one.
 
     Whose files lie apart, as where all images come first and all captions after, are put together where the tar ends. A
@@ -243,15 +243,15 @@ class Samples:
 
     def __init__(self, tar: Members, size: int, *, keep: bool = False, captions: bool = True) -> None:
         self._tar, self._size, self._keep, self._captions = tar, size, keep, captions
-        self._apart: dict[str, Sample] = {}
+        self._apart: dict[str, TarSample] = {}
         self._bare = set[str]()
         self._held = self._position = 0
         # The last of several samples in a row with the same key, and whether they differ in their files.
-        self._twin: Sample | None = None
+        self._twin: TarSample | None = None
         self._differ = False
 
-    def __iter__(self) -> Iterator[Sample]:
-        sample: Sample | None = None
+    def __iter__(self) -> Iterator[TarSample]:
+        sample: TarSample | None = None
         tar = self._tar
         try:
             for member in tar:
@@ -261,7 +261,7 @@ class Samples:
                         if member.fault:
                             lost = f"{member.fault} at byte {member.offset:,}"
                             lost += ", and the file that it describes is not read"
-                            yield Sample("", fault=lost, position=self._position)
+                            yield TarSample("", fault=lost, position=self._position)
                         continue
                     odd = sample is None or sample.dotted or sample.fault or self._twin or self._apart
                     if sample and not odd and key != sample.key and self._is_complete(sample):
@@ -269,7 +269,7 @@ class Samples:
                         yield self._noted(sample)
                     elif sample:
                         yield from self._closed(sample, again=key == sample.key)
-                    sample = Sample(key)
+                    sample = TarSample(key)
                 self._position = sample.position = member.offset
                 self._take(sample, member, ending)
             fault = tar.end_fault()
@@ -280,9 +280,9 @@ class Samples:
             yield from self._closed(sample, again=False)
         yield from self._let_go("")
         if fault:
-            yield Sample("", fault=fault, position=self._position)
+            yield TarSample("", fault=fault, position=self._position)
 
-    def _take(self, sample: Sample, member: Member, ending: str) -> None:
+    def _take(self, sample: TarSample, member: TarMember, ending: str) -> None:
         """Notes one more file of a sample."""
         sample.endings[ending] = None
         kind = _KINDS.get(ending)
@@ -305,12 +305,12 @@ class Samples:
         elif ending.count(".") > 1:
             sample.dotted = True
 
-    def _is_complete(self, sample: Sample) -> bool:
+    def _is_complete(self, sample: TarSample) -> bool:
         if not self._captions:
             return ".json" in sample.endings and sample.place is not None
         return sample.place is not None and bool(sample.caption or caption_in(sample.facts))
 
-    def _closed(self, sample: Sample, *, again: bool) -> Iterator[Sample]:
+    def _closed(self, sample: TarSample, *, again: bool) -> Iterator[TarSample]:
         """What can be told once a key's files have come by. again: whether more files of its key follow."""
         if sample.dotted:
             yield from sample.merged()
@@ -328,7 +328,7 @@ class Samples:
             self._differ = False
             yield from self._settled(sample)
 
-    def _settled(self, sample: Sample) -> Iterator[Sample]:
+    def _settled(self, sample: TarSample) -> Iterator[TarSample]:
         complete = self._is_complete(sample)
         before = self._apart.get(sample.key) if self._apart else None
         if before and not complete and not sample.fault and before.endings.keys().isdisjoint(sample.endings):
@@ -346,13 +346,13 @@ class Samples:
             if self._held > _HELD_BYTES:
                 yield from self._let_go(_APART)
 
-    def _noted(self, sample: Sample) -> Sample:
+    def _noted(self, sample: TarSample) -> TarSample:
         """The sample; its key is remembered where a json of it may come yet."""
         if ".json" not in sample.endings and len(self._bare) < _MOST_BARE:
             self._bare.add(sample.key)
         return sample
 
-    def _let_go(self, fault: str) -> Iterator[Sample]:
+    def _let_go(self, fault: str) -> Iterator[TarSample]:
         """The samples whose files lie apart, as far as they have come by. fault: of those that are not complete."""
         for sample in self._apart.values():
             sample.position = self._position
@@ -384,7 +384,7 @@ class _Limited:
         return self._file.seek(min(offset, self._size))
 
 
-def _plain(file: BinaryIO, begin: int) -> Member | None:
+def _plain(file: BinaryIO, begin: int) -> TarMember | None:
     """The file whose header `file` stands at, `begin`; None where tarfile has to look."""
     block = file.read(_BLOCK)
     if block[156:157] == _PAX:
@@ -412,7 +412,7 @@ def _plain(file: BinaryIO, begin: int) -> Member | None:
         return None
     if block[345]:
         name = block[345:500].partition(b"\0")[0] + b"/" + name
-    return Member(name.decode(tarfile.ENCODING, "surrogateescape"), begin + _BLOCK, size)
+    return TarMember(name.decode(tarfile.ENCODING, "surrogateescape"), begin + _BLOCK, size)
 
 
 def is_header(block: bytes) -> bool:

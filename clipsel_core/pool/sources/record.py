@@ -17,7 +17,7 @@ from clipsel_core.errors import counted
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import SAVE_AS, UNDECODABLE, clean_text, usable_uid
 
-FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "arrow", "clip-retrieval", "npy")
+SOURCE_FORMATS = ("webdataset", "folder", "csv", "tsv", "jsonl", "parquet", "arrow", "clip-retrieval", "npy")
 EMBEDDED = ("clip-retrieval", "npy")
 """The formats that have embeddings."""
 SIDES = ("original_width", "original_height")
@@ -76,8 +76,8 @@ class Record:
 class Source:
     """Pairs in a fixed order, in parts that can be read one by one.
 
-    kind: one of FORMATS. base: what the records' files are relative to. parts: names; sizes: of the parts, in the unit
-    of the records' positions. read: the records of a part, by its number. said: what was found out by looking.
+    kind: one of SOURCE_FORMATS. base: what the records' files are relative to. parts: names; sizes: of the parts, in
+    the unit of the records' positions. read: the records of a part, by its number. said: what was found out by looking.
     image_column: what holds the image's bytes in a parquet, else nothing. signature: changes when what is in it does.
     extent: how much it is, for people.
     others: of tables, the columns that records may have as others; None where nobody knows before they are read. unfit:

@@ -20,7 +20,7 @@ from clipsel_core.pool.conventions import (
     clean_text,
     facts_in,
 )
-from clipsel_core.pool.sources.members import DAMAGE, Members, Samples
+from clipsel_core.pool.sources.members import DAMAGE, Members, TarSamples
 from clipsel_core.pool.sources.record import Record, Source, fields_of_json, source_of_files
 from clipsel_core.tasks import in_order
 
@@ -57,7 +57,7 @@ def _read_tar(base: Place, names: tuple[str, ...], part: int, *, keep: bool, cap
     try:
         size = (base / name).size()
         with (base / name).open() as raw:
-            for sample in Samples(Members(raw, size), size, keep=keep, captions=captions):
+            for sample in TarSamples(Members(raw, size), size, keep=keep, captions=captions):
                 if sample.fault or sample.place is None:
                     files = " and ".join(f"{sample.key}{ending}" for ending in list(sample.endings)[:3])
                     fault = sample.fault or f"a key without an image: {files}; {IMAGES_END}"

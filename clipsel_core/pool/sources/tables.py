@@ -29,12 +29,12 @@ from clipsel_core.pool.conventions import (
     SEPARATORS,
     TEXT_COLUMNS,
     UNDECODABLE,
+    as_bytes,
     clean_text,
     encoding_of,
     find_column,
     separator_of,
 )
-from clipsel_core.pool.layout import as_bytes
 from clipsel_core.pool.sources.record import SIDES, Record, Source, fields_of, source_of_files
 
 _TEXT_KINDS = (
@@ -70,7 +70,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """The names of a table's columns; those that it need not have may be nothing.
 
     others: further ones that hold numbers, truth values or texts; None for whatever else a row has. unfit: the rest.
@@ -162,14 +162,14 @@ def guess_columns(
     needed: bool = True,
     captions: bool = True,
     schema: pa.Schema | None = None,
-) -> Columns:
+) -> TableColumns:
     """The columns to read. image, text: as somebody gave them, or None to go by the usual names, in any case.
 
     captions: False where none are wanted. schema: of a table whose columns have types.
     Raises: PoolFormatError where one that was given is not there, or one that is `needed` cannot be guessed.
     """
     names = list(names)
-    columns = Columns(
+    columns = TableColumns(
         image=_given(table, names, image, "--image-column", IMAGE_COLUMNS, needed),
         text=_given(table, names, text, "--text-column", TEXT_COLUMNS, needed) if captions else "",
         uid=find_column(names, ["uid"]) or "",
@@ -181,7 +181,7 @@ def guess_columns(
     return replace(columns, others=tuple(fit), unfit=tuple(name for name in rest if name not in fit))
 
 
-def others_of(columns: Iterable[Columns]) -> dict[str, Any]:
+def others_of(columns: Iterable[TableColumns]) -> dict[str, Any]:
     """What a source of these tables knows of its further columns, as fields of a Source."""
     listed = list(columns)
     found = [part.others for part in listed]
@@ -289,7 +289,7 @@ def look_into(path: Place, kind: str) -> tuple[list[str], dict[str, Any], str]:
         return names, next((row.values for row in chain(seen, rest) if isinstance(row.values, dict)), {}), said
 
 
-def captions_said(columns: Columns) -> str:
+def captions_said(columns: TableColumns) -> str:
     """Where captions come from, for people; nothing where there are none."""
     return f", captions from {columns.text!r}" if columns.text else ""
 
@@ -305,7 +305,7 @@ class _Table:
     """One of a source's tables. folder: what its paths are relative to. size: in the unit of positions."""
 
     path: Place
-    columns: Columns
+    columns: TableColumns
     folder: str
     size: int
     said: str
@@ -486,7 +486,7 @@ def _given(table: Place, names: list[str], given: str | None, option: str, usual
     return column
 
 
-def _record(row: Row, columns: Columns, table: str, folder: str) -> Record:
+def _record(row: Row, columns: TableColumns, table: str, folder: str) -> Record:
     """A row whose image column holds a path. table: its name, where a row that is no pair is to be found.
 
     folder: what paths are relative to, within the source.

@@ -21,7 +21,7 @@ from clipsel_core.jobs.control import Option
 from clipsel_core.leases import may_be_held
 from clipsel_core.places import Place
 from clipsel_core.pool.layout import Pool
-from clipsel_core.pool.sources.record import FORMATS
+from clipsel_core.pool.sources.record import SOURCE_FORMATS
 from clipsel_core.pool.target_files import files_at, split_part
 from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS
 from clipsel_core.runs.store import NAME_PATTERN, Run, RunConfig
@@ -133,7 +133,7 @@ def _short(teacher: str) -> str:
 
 def _ask_for_format() -> dict[str, Option]:
     with st.expander("Format, columns, shards"):
-        kind = st.selectbox("Format", [_LOOKED, *FORMATS], key=dialogs.key("Format"), **dialogs.STAYS)
+        kind = st.selectbox("Format", [_LOOKED, *SOURCE_FORMATS], key=dialogs.key("Format"), **dialogs.STAYS)
         left, right = st.columns(2)
         guessed: dict[str, Any] = {"placeholder": "guessed", **dialogs.STAYS}
         image = left.text_input("Column of images", key=dialogs.key("Column of images"), **guessed)

@@ -16,7 +16,7 @@ import streamlit as st
 
 from clipsel_core.errors import ClipselError, counted
 from clipsel_core.jobs import control
-from clipsel_core.jobs.control import Job, State, forget, listing, note_opened
+from clipsel_core.jobs.control import Job, JobState, forget, listing, note_opened
 from clipsel_core.places import protocol_of
 from clipsel_core.runs.store import Run
 from clipsel_core.status import Status
@@ -28,7 +28,7 @@ _SECONDS = 0.5
 _ENDED_SHOWN = 3
 # Whose titles do not name what they are about.
 _ABOUT_A_RUN = ("add-column", "add-target", "project", "search")
-_ICONS: dict[State, str] = {
+_ICONS: dict[JobState, str] = {
     "done": ":material/check_circle:",
     "failed": ":material/error:",
     "cancelled": ":material/cancel:",
@@ -156,11 +156,11 @@ def draw_search(job: Job) -> None:
             _lead_to_found(job, key=f"watched {job.id}")
             return
         if how in ("cancelled", "failed", "lost"):
-            what: dict[State, str] = {"cancelled": "was cancelled", "failed": "failed"}
+            what: dict[JobState, str] = {"cancelled": "was cancelled", "failed": "failed"}
             ended = what.get(how, "ended without a word")
             messages.show_note(f"The search {ended}; the Jobs on Overview and Search say more.")
             return
-        notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
+        notes: dict[JobState, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
         act: dict[str, Any] = {"disabled": how == "stopping", "on_click": _cancel, "args": (job,)}
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(status.share, text=f"All pairs: {notes.get(how) or _how_far(job, status)}")
@@ -224,7 +224,7 @@ def _show_all(active: list[Job], ended: list[Job]) -> None:
     for job in sorted(active, key=lambda job: (not job.begun, job.id)):
         status = job.status
         how = job.state_at(status)
-        notes: dict[State, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
+        notes: dict[JobState, str] = {"stopping": "stopping …", "waiting": _place(job, everywhere)}
         with st.container(horizontal=True, vertical_alignment="center"):
             with st.container():
                 messages.show_title(_title(job), notes.get(how, status.note))
@@ -263,7 +263,7 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
     status = job.status
     how = job.state_at(status)
     goes_on = "; it goes on where it stopped" if job.command in control.RESUMES else ""
-    notes: dict[State, str] = {
+    notes: dict[JobState, str] = {
         "done": f"done in {words.duration(job.seconds)}",
         "failed": "failed",
         "cancelled": f"cancelled after {words.duration(job.seconds)}{goes_on}",
@@ -299,7 +299,7 @@ def _show_ended(job: Job, *, brief: bool = False) -> None:
         _show_said(job, how, status)
 
 
-def _show_said(job: Job, how: State, status: Status) -> None:
+def _show_said(job: Job, how: JobState, status: Status) -> None:
     if how in ("done", "failed") and status.message:
         st.code(status.message, language=None, wrap_lines=True)
     if how in ("failed", "lost"):

@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from clipsel_core.curation.recipes.recipe import AtMost, KeepBottom, ScoreStep
 from clipsel_core.curation.selecting import stability
-from clipsel_core.curation.selecting.live import Side, boundary
+from clipsel_core.curation.selecting.live import BoundarySide, boundary
 from clipsel_core.curation.selecting.stability import Stability
 from clipsel_core.runs.columns import CLIP_SCORE, NORMSIM, S_CLIPLOSS
 from clipsel_core.runs.store import Run
@@ -97,7 +97,7 @@ def _pager(side: str) -> str:
     return f"{side}_page"
 
 
-def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Keeps, *, passes: bool) -> None:
+def _side(entry: Entry, step: ScoreStep, side: str, listed: BoundarySide, kept: state.Keeps, *, passes: bool) -> None:
     verb = "passes the step" if passes else "fails the step"
     if not len(listed):
         why = f"No pair that reaches this step {verb}; move its thumb."
@@ -121,7 +121,7 @@ def _side(entry: Entry, step: ScoreStep, side: str, listed: Side, kept: state.Ke
 class _Pages:
     """One side of a threshold, in pages."""
 
-    listed: Side
+    listed: BoundarySide
     size: int = _SIDE
 
     def __len__(self) -> int:

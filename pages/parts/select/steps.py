@@ -43,7 +43,7 @@ from clipsel_core.curation.recipes.recipe import (
     columns_of,
     plain_decimal,
 )
-from clipsel_core.curation.recipes.uidlists import ENDINGS
+from clipsel_core.curation.recipes.uidlists import LIST_ENDINGS
 from clipsel_core.curation.selecting.live import Settings, settings_of
 from clipsel_core.curation.selecting.selection import Selection, StepReport
 from clipsel_core.errors import ClipselError
@@ -302,7 +302,7 @@ def _draw_list_adder(entry: Entry, run: Run) -> None:
         files = recipes.list_files(run)
         where = "a list of this run" if files else "no list in this run's folders yet"
         st.selectbox("List", files, index=None, placeholder=where, key="list file", disabled=not files)
-        endings = [ending.removeprefix(".") for ending in ENDINGS.split(", ")]
+        endings = [ending.removeprefix(".") for ending in LIST_ENDINGS.split(", ")]
         st.file_uploader("Or upload one", endings, key=upload)
         st.caption("Uids as a .npy of dtype u8,u8, one a line in .txt, or a column uid in .csv or .parquet.")
         st.toggle("Count repeats", key="list counts", help="Pairs count as often as the list names them.")

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.synthetic_run import write_run
 from clipsel_core import tasks
 from clipsel_core.curation.index import bitmaps, index
-from clipsel_core.curation.index.index import open_indexed, stamp_of, wait_until_kept
+from clipsel_core.curation.index.index import open_indexed, scores_fingerprint, wait_until_kept
 from clipsel_core.curation.index.score_table import ScoreFiles, ScoreTable
 from clipsel_core.errors import RunError
 from clipsel_core.files import locked
@@ -76,12 +76,12 @@ def test_build__gives_the_same_bytes_each_time(run):
 
 def test_open__builds_anew_when_scores_change_and_tidies_up(run):
     open_kept(run)
-    before, file = stamp_of(run), run.score_files[1]
+    before, file = scores_fingerprint(run), run.score_files[1]
     backwards = pq.read_table(file).take(np.arange(999, -1, -1)).replace_schema_metadata(None)
     pq.write_table(sealed(backwards, file.stem, digest_of(run.config)), file)
-    assert stamp_of(run) != before
+    assert scores_fingerprint(run) != before
     table = open_kept(run)
-    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [stamp_of(run)]
+    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [scores_fingerprint(run)]
     assert np.array_equal(table.column("r_text")[1001:2001], backwards["r_text"].to_numpy(), equal_nan=True)
 
 
@@ -113,7 +113,7 @@ def test_open__lets_servers_build_at_once(run):
     join(threads)
     assert len({table.ranking("r_image").order.tobytes() for table in tables}) == 1
     assert len(tables) == 4
-    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [stamp_of(run)]
+    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [scores_fingerprint(run)]
 
 
 def test_open__is_not_kept_waiting_by_the_disk(run, monkeypatch):
@@ -121,10 +121,10 @@ def test_open__is_not_kept_waiting_by_the_disk(run, monkeypatch):
     monkeypatch.setattr(index, "_sync", lambda folder: may_sync.wait(PATIENCE_S))
     table = open_indexed(run, fewest=0)
     assert np.array_equal(table.ranking("r_text").order, ScoreTable.open(run).ranking("r_text").order)
-    assert not (Path(run.root) / "index" / stamp_of(run)).exists()
+    assert not (Path(run.root) / "index" / scores_fingerprint(run)).exists()
     may_sync.set()
     wait_until_kept()
-    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [stamp_of(run)]
+    assert [path.name for path in (Path(run.root) / "index").iterdir()] == [scores_fingerprint(run)]
     assert table.rows_of(table.uids_at(np.arange(5))).tolist() == list(range(5))
 
 
