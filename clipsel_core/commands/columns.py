@@ -29,6 +29,12 @@ def _as_share(text: str) -> Decimal:
         raise typer.BadParameter(f"{text!r} is no number") from error
 
 
+def _in_order(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    if bounds and not bounds[0] <= bounds[1]:
+        raise typer.BadParameter("the least comes first, and the most is no less")
+    return bounds
+
+
 def columns(run: RunArgument) -> None:
     """List the columns of a run and of its pool, and those that can be computed.
 
@@ -75,7 +81,12 @@ def add_column(
     unit: Annotated[str, typer.Option(help="What the values are counted in, such as px.", show_default=False)] = "",
     between: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="The least and the most value; others are refused.", show_default=False),
+        typer.Option(
+            metavar="LEAST MOST",
+            help="The least and the most value; others are refused.",
+            show_default=False,
+            callback=_in_order,
+        ),
     ] = None,
     start: Annotated[
         Place | None, typer.Option(help=f"{NORMSIM_2D}: the recipe whose pairs it starts from.", **A_PLACE)
@@ -131,8 +142,6 @@ def add_column(
     given = {"--direction": direction, "--kind": kind, "--title": title, "--about": about, "--unit": unit}
     _check_used(given | {"--missing": missing == "error", "--between": between}, "NAME=FILE", bool(imported))
     _check_used({"--title": title, "--about": about}, "one column", len(column) == 1)
-    if between and not between[0] <= between[1]:
-        raise typer.BadParameter("the least comes first, and the most is no less", param_hint="--between")
     falling: dict[str, Any] = {"--start": start, "--keep": keep, "--rounds": rounds}
     falling |= {"--cluster": cluster, "--cpus-per-worker": cpus_per_worker}
     computed = [name for name in names if name not in imported]

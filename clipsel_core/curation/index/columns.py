@@ -6,6 +6,7 @@ The run's own columns come first; then those of the pool's table, where the pool
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -25,10 +26,23 @@ _KINDS: dict[str, Kind] = {
     **dict.fromkeys(("halffloat", "float", "double"), "number"),
     "bool": "flag",
 }
+# Texts as pandas writes categories, and exact numbers.
+_TYPES = re.compile(r"dictionary<values=(?P<of>\w*string\w*), .*|decimal\d+\(.*")
 _BLOCK = 1 << 15
 _SIDES = ("original_width", "original_height")
 # The finalizer of splitmix64: every bit of a uid and the seed decides every bit of the number.
 _GOLDEN, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+def kind_of(stored: str) -> Kind | None:
+    """What a column of a pool's table holds; None where no filter takes it. stored: its type as Arrow writes it.
+
+    >>> [kind_of(stored) for stored in ("decimal128(9, 2)", "dictionary<values=string, indices=int8, ordered=0>")]
+    ['number', 'text']
+    """
+    if found := _TYPES.fullmatch(stored):
+        stored = found["of"] or "double"
+    return _KINDS.get(stored)
 
 
 class Columns(Mapping[str, Column]):
@@ -67,10 +81,9 @@ class Columns(Mapping[str, Column]):
 
     def _of(self, pool: Pool) -> dict[str, Column]:
         found = {
-            name: IN_POOLS.get(name)
-            or Column(name=name, kind=_KINDS[kind], measures="From the pool's table.", origin="pool")
-            for name, kind in pool.columns.items()
-            if kind in _KINDS and name != pool.uid_column and not name.startswith("{")
+            name: IN_POOLS.get(name) or Column(name=name, kind=kind, measures="From the pool's table.", origin="pool")
+            for name, stored in pool.columns.items()
+            if (kind := kind_of(stored)) and name != pool.uid_column and not name.startswith("{")
         }
         if all(name in found for name in _SIDES):
             found.setdefault("aspect_ratio", IN_POOLS["aspect_ratio"])

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 
 from clipsel_core import uids
 from clipsel_core.curation.index.bitmaps import read_only
+from clipsel_core.curation.index.columns import kind_of
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import as_texts, find_column
@@ -239,8 +240,8 @@ class Metadata:
 
         One of them may have more values than categories() takes in all shards together.
         """
-        kinds = ("string", "large_string", "bool")
-        names = [name for name, kind in self.pool.columns.items() if kind in kinds] if self.pool else []
+        stored = self.pool.columns if self.pool else {}
+        names = [name for name, kind in stored.items() if kind_of(kind) in ("text", "flag")]
         first = self._metadata_files()[:1]
         if not first:
             return []

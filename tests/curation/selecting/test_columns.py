@@ -66,13 +66,17 @@ def world(tmp_path_factory) -> tuple[Run, pd.DataFrame]:
         "safe": [None if n % 31 == 0 else bool(n % 2) for n in range(ROWS)],
         "ratio": rng.random(ROWS).tolist(),
         "boxes": [[1, 2]] * ROWS,
+        "topic": pd.Series([None if n % 13 == 0 else ["art", "birds", "cars"][n % 3] for n in range(ROWS)]),
+        "price": [None if n % 17 == 0 else Decimal(n) / 100 for n in range(ROWS)],
+        "stars": pd.Series([n % 5 for n in range(ROWS)], dtype="category"),
     }
+    stored = {**table, "topic": table["topic"].astype("category")}
     ends = [0, 300, 301, ROWS]
     metadata = root / "pool" / "metadata"
     metadata.mkdir(parents=True)
     shards = []
     for place, (start, stop) in enumerate(pairwise(ends)):
-        pq.write_table(pa.table(table).slice(start, stop - start), metadata / f"{place:08d}.parquet")
+        pq.write_table(pa.table(stored).slice(start, stop - start), metadata / f"{place:08d}.parquet")
         rows = stop - start
         np.savez(
             metadata / f"{place:08d}.npz",
@@ -109,6 +113,9 @@ FILTERS = {
     "column: language, known: false": lambda f: f.language.isna(),
     "column: original_width, known: false": lambda f: f.original_width.isna(),
     "column: original_width, in: [100, 2e2, 301]": lambda f: f.original_width.isin([100, 200, 301]),
+    "column: topic, in: [birds, cars]": lambda f: f.topic.isin(["birds", "cars"]),
+    "column: topic, known: false": lambda f: f.topic.isna(),
+    "column: price, between: [1.25, 3]": lambda f: f.price.between(Decimal("1.25"), Decimal(3)),
     "column: safe, in: ['true']": lambda f: f.safe.eq(True),
     "column: safe, at_most: 0": lambda f: f.safe.eq(False),
     "column: aspect_ratio, at_most: 1.5": lambda f: (
@@ -262,13 +269,16 @@ def test_columns__lists_the_runs_own_first_and_then_the_pools(world):
     columns = ScoreTable.open(world[0]).columns
     assert list(columns) == [
         *("clip_score", "s_cliploss", "flat", "holes"),
-        *("text", "language", "original_width", "original_height", "safe", "ratio", "aspect_ratio"),
+        *("text", "language", "original_width", "original_height", "safe", "ratio"),
+        *("topic", "price", "stars", "aspect_ratio"),
     ]
     assert {name: column.kind for name, column in columns.items() if column.kind != "number"} == {
         "text": "text",
         "language": "text",
         "safe": "flag",
+        "topic": "text",
     }
+    assert "topic" in ScoreTable.open(world[0]).metadata.category_columns()
 
 
 def test_columns__of_the_demo_lie_within_their_bounds():
