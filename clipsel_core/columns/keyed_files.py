@@ -23,7 +23,7 @@ import pyarrow.csv as pacsv
 from clipsel_core.errors import ColumnError, reason_of
 from clipsel_core.npy import Header, read_header
 from clipsel_core.places import Place
-from clipsel_core.pool.conventions import UID_HALF_NAMES, encoding_of, find_column, find_uids, separator_of
+from clipsel_core.pool.conventions import SAVE_AS, UID_HALF_NAMES, encoding_of, find_column, find_uids, separator_of
 from clipsel_core.pool.sources.tables import open_parquet
 
 _TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -112,6 +112,8 @@ def _telling(place: Place) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
+        if isinstance(error, UnicodeError) or "invalid UTF8" in str(error):
+            raise ColumnError(place, expected="text in UTF-8", found="bytes that are none", remedy=SAVE_AS) from error
         raise ColumnError(place, expected=f"a whole .{place.ending} file", found=reason_of(error)) from error
 
 

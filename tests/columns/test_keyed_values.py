@@ -300,6 +300,15 @@ def test_open_keyed__refuses_a_folder_without_values(tmp_path):
         open_keyed(str(tmp_path))
 
 
+@pytest.mark.parametrize("text", ["uid,naïve\n0a,e\n", "uid,x\n0a,é\n"])
+def test_open_keyed__says_how_a_csv_in_another_encoding_is_saved(tmp_path, text):
+    (tmp_path / "a.csv").write_bytes(text.encode("cp1252"))
+    with pytest.raises(
+        ColumnError, match=r"a\.csv: expected text in UTF-8, found bytes that are none; save it as UTF-8"
+    ):
+        list(open_keyed(f"{tmp_path}/a.csv").batches())
+
+
 def test_open_keyed__refuses_a_damaged_parquet(tmp_path):
     (tmp_path / "a.parquet").write_text("no parquet")
     with pytest.raises(PoolFormatError, match=r"a\.parquet: expected a whole parquet file"):
