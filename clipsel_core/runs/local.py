@@ -197,8 +197,9 @@ def _score_groups(plan: Plan, done: set[str], report: Report, machines: Machines
     if skipped and skipped >= plan.config.pairs:
         for shard in shards:
             score_file(root, shard.name).remove()
-        remedy = "see what clipsel inspect says; --on-bad-rows scale takes rows of any length"
+        scale = "" if plan.config.on_bad_rows == "scale" else "; --on-bad-rows scale takes rows of any length"
         found = f"all {counted(skipped, 'pairs')} set aside"
+        remedy = f"see what clipsel inspect says{scale}"
         raise PoolFormatError(plan.pool.root, expected="a pair that can be scored", found=found, remedy=remedy)
     write_config(root, config.model_copy(update={"skipped_rows": skipped}))
 

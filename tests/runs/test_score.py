@@ -318,6 +318,14 @@ def test_disagreement__hardly_ever_is_a_false_alarm():
     assert np.mean([bool(found) for found in unrelated]) > 0.9
 
 
+@pytest.mark.parametrize("way", ["skip", "scale"])
+def test_score__says_what_can_be_done_where_no_row_is_sound(pool, tmp_path, way):
+    lengthened(pool, 0)
+    with pytest.raises(PoolFormatError, match=r"found all 126 pairs set aside; see what") as caught:
+        score(pool, tmp_path / "run", **OPTIONS, on_bad_rows=way)
+    assert ("--on-bad-rows scale" in str(caught.value)) == (way == "skip")
+
+
 def test_score__rows_of_another_length_are_scaled_on_request_in_the_same_folder(pool, tmp_path):
     sound = score(pool, tmp_path / "sound", **OPTIONS)
     lengthened(pool, 8)  # exact in float16
