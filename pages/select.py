@@ -46,8 +46,10 @@ def show(entry: Entry) -> None:
     picked, error = _pick(entry, recipe)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        needed = {name for step in recipes.draft(entry, run).values() for name in columns_of(step)}
-        if isinstance(error, RunError) and needed <= set(run.metrics) and not _has_mix(entry, run):
+        drafted = recipes.draft(entry, run).values()
+        needed = {name for step in drafted for name in columns_of(step)}
+        mixes = any(isinstance(step, ScoreStep) and step.mix for step in drafted)
+        if isinstance(error, RunError) and needed <= set(run.metrics) and not mixes:
             raise error  # No step is to blame.
         if error is not None:
             messages.show_error(error, "A step of this recipe does not fit this run")
@@ -108,10 +110,6 @@ def _answer(entry: Entry, places: _Places, drawn: recipes.Draft) -> None:
     if places.seeds is not None:
         with places.seeds:
             borderline.draw_seed(entry, recipe)
-
-
-def _has_mix(entry: Entry, run: Run) -> bool:
-    return any(isinstance(step, ScoreStep) and step.mix for step in recipes.draft(entry, run).values())
 
 
 def _pick(entry: Entry, recipe: str) -> tuple[state.Picked | None, ClipselError | None]:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -157,7 +157,8 @@ def _open_parquet(place: Place, columns: Sequence[str]) -> KeyedFile:
     def chunks() -> Iterator[Chunk]:
         row, read = 0, list(dict.fromkeys((*keys, *chosen)))
         # Few of many texts differ.
-        texts = [name for name, kind in zip(chosen, kinds, strict=True) if _is_text(kind)] or None
+        are_texts = [pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds]
+        texts = list(compress(chosen, are_texts)) or None
         # Without the buffer a whole row group is read at once, of which a file may have only one.
         with open_parquet(place, read_dictionary=texts, buffer_size=_PARQUET_BUFFER, pre_buffer=False) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=read):
@@ -269,10 +270,6 @@ def _arrow_type(place: Place, column: str, dtype: np.dtype) -> pa.DataType:
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise ColumnError(place, expected=f"numbers or texts in {column}", found=f"dtype {dtype}"[:80])
     return pa.from_numpy_dtype(dtype.newbyteorder("="))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _row(row: int) -> str:

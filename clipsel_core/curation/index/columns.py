@@ -34,10 +34,10 @@ _SIDES = ("original_width", "original_height")
 _GOLDEN, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
-def kind_of(stored: str) -> Kind | None:
+def kind_in_pool(stored: str) -> Kind | None:
     """What a column of a pool's table holds; None where no filter takes it. stored: its type as Arrow writes it.
 
-    >>> [kind_of(stored) for stored in ("decimal128(9, 2)", "dictionary<values=string, indices=int8, ordered=0>")]
+    >>> [kind_in_pool(stored) for stored in ("decimal128(9, 2)", "dictionary<values=string, indices=int8, ordered=0>")]
     ['number', 'text']
     """
     if found := _TYPES.fullmatch(stored):
@@ -83,7 +83,7 @@ class Columns(Mapping[str, Column]):
         found = {
             name: IN_POOLS.get(name) or Column(name=name, kind=kind, measures="From the pool's table.", origin="pool")
             for name, stored in pool.columns.items()
-            if (kind := kind_of(stored)) and name != pool.uid_column and not name.startswith("{")
+            if (kind := kind_in_pool(stored)) and name != pool.uid_column and not name.startswith("{")
         }
         if all(name in found for name in _SIDES):
             found.setdefault("aspect_ratio", IN_POOLS["aspect_ratio"])

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from clipsel_core import uids
 from clipsel_core.curation.index.bitmaps import read_only
-from clipsel_core.curation.index.columns import kind_of
+from clipsel_core.curation.index.columns import kind_in_pool
 from clipsel_core.errors import PoolFormatError, RunError, UidError, counted
 from clipsel_core.places import Place
 from clipsel_core.pool.conventions import as_texts, find_column
@@ -241,7 +241,7 @@ class Metadata:
         One of them may have more values than categories() takes in all shards together.
         """
         stored = self.pool.columns if self.pool else {}
-        names = [name for name, kind in stored.items() if kind_of(kind) in ("text", "flag")]
+        names = [name for name, kind in stored.items() if kind_in_pool(kind) in ("text", "flag")]
         first = self._metadata_files()[:1]
         if not first:
             return []

@@ -26,6 +26,7 @@ from clipsel_core.errors import RecipeError, RunError, quoted
 from clipsel_core.pool.conventions import WHITE_SPACE
 from clipsel_core.runs.columns import parse_derived
 
+_FLAGS = {"true": 1.0, "false": 0.0}
 _LARGEST = float(np.finfo(np.float32).max)
 # Not a letter, mark, digit or underscore of any script; RE2's \W knows those of English alone.
 _NO_WORD = r"[^\pL\pM\pN_]"
@@ -89,16 +90,12 @@ def _is_one_of(table: ScoreTable, step: In) -> np.ndarray:
     if kind == "category":
         codes = [code for code, value in enumerate(table.columns[step.column].values) if value in step.in_]
         return np.isin(values, np.array(codes, np.float32))
-    expected, number_in = ("true or false", _flag) if kind == "flag" else ("numbers", _number)
-    wanted = {text: number_in(text) for text in step.in_}
+    expected = "true or false" if kind == "flag" else "numbers"
+    wanted = {text: _FLAGS.get(text.lower()) if kind == "flag" else _number(text) for text in step.in_}
     if wrong := next((text for text, number in wanted.items() if number is None), None):
         found = f"{quoted(wrong)}, and {step.column} holds {'truth values' if kind == 'flag' else 'numbers'}"
         raise RecipeError(step.where, expected=expected, found=found)
     return np.isin(values, np.array(list(wanted.values()), np.float32))
-
-
-def _flag(text: str) -> float | None:
-    return {"true": 1.0, "false": 0.0}.get(text.lower())
 
 
 def _number(text: str) -> float | None:

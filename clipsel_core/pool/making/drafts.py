@@ -102,7 +102,7 @@ def settled(files: ShardFiles, taken: uids.Growing, *, packed: bool) -> np.ndarr
         draft.remove()
         changed = _rename(files, table, namer)
         if packed:
-            _rename_packed(files, changed)
+            files.tar.change(lambda tar: _rename_in(tar, changed))
         report, named = report.model_copy(update={"repeated": len(namer.repeated)}), namer.uids()
     write_report(files, report)
     draft.remove()
@@ -153,12 +153,8 @@ def _rename_places(files: ShardFiles, names: Mapping[str, str]) -> None:
     write_parquet(files.side("images"), pa.table([*halves, *rest], schema=index.schema))
 
 
-def _rename_packed(files: ShardFiles, names: Mapping[str, str]) -> None:
-    """The same in the json of packed pairs, in place: a uid is as long as another. names: the new one of each."""
-    files.tar.change(lambda tar: _rename_in(tar, names))
-
-
 def _rename_in(tar: Path, names: Mapping[str, str]) -> None:
+    """The same in the json of packed pairs, in place: a uid is as long as another. names: the new one of each."""
     with open(tar, "r+b") as file:
         size = file.seek(0, 2)
         changes = list[tuple[int, bytes]]()
