@@ -218,7 +218,9 @@ def _list_pairs(entry: Entry, view: _View, recipe: str, scan: CaptionScan | None
         return Listing.of(ranking, bits)
 
     asked = view.words, scan.done if scan else 0, view.low, view.high, view.kind, view.values
-    name = entry, view.metric, view.shown, recipe, asked, state.scores_stamp(entry)
+    # Of all pairs, whatever the recipe keeps.
+    recipe = recipe if view.shown != "all" else ""
+    name = entry, view.metric, view.shown, recipe, asked, state.recipe_stamp(entry, recipe)
     return pager.sort_pairs(name, find, _ORDERS[view.order], view.size, seed=view.seed, centre=view.centre)
 
 

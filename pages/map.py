@@ -26,7 +26,7 @@ _LONGEST_CAPTION = 200
 class _Shown:
     """What the rest of the page shows. recipe: the draft's YAML. names: of the regions so far."""
 
-    colour: Colour
+    colour: str
     recipe: str
     names: region.Names | None
 
@@ -53,7 +53,7 @@ def show(entry: Entry) -> None:
             persist_state="session",
             width=320,
         )
-        _draw(entry, _Shown(Colour(name, recipe if name == KEPT else ""), recipe, names))
+        _draw(entry, _Shown(name, recipe, names))
         region.show_naming(naming, names)
     with right:
         jobs.draw_panel(run.root)
@@ -66,7 +66,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     if recipes.draft_yaml(entry, state.open_run(entry)) != shown.recipe:
         st.rerun()
     session, places = sessions.get(MapState, entry.key), state.open_map(entry)
-    whole, colour = canvas.map_span(entry), shown.colour
+    whole, colour = canvas.map_span(entry), Colour.of(entry, shown.colour, shown.recipe)
     span = session.span or whole
     found = canvas.cells_of(entry, colour, span)
     scale = canvas.scale_of(entry, colour, found)
@@ -76,7 +76,7 @@ def _draw(entry: Entry, shown: _Shown) -> None:
     view = MapView(
         label=f"Map of {words.pairs(on_map)} by {colour.title(entry)}. Arrows move it, plus and minus zoom, "
         "0 shows it all.",
-        colouring=f"{colour.name} {zlib.crc32(colour.recipe.encode())} {st.context.theme.type}",
+        colouring=f"{colour.name} {zlib.crc32(repr((colour.recipe, colour.stamp)).encode())} {st.context.theme.type}",
         home=whole,
         span=span,
         seen=found.pairs,

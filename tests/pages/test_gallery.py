@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clipsel_core import reach, tasks
+from clipsel_core import reach, tasks, uids
 from clipsel_core.curation.exploring.captions import CaptionScan
 from clipsel_core.curation.index.score_table import ScoreTable
+from clipsel_core.curation.recipes.recipe import Intersect
 from clipsel_core.runs.store import Run
 from pages.parts import pictures
 from pages.parts.catalog import Entry
@@ -65,6 +66,24 @@ def test_gallery__random_is_the_same_for_a_seed(app):
     second = rows(app)
     app.number_input(key="seed").set_value(0).run()
     assert rows(app) == first != second
+
+
+@pytest.mark.parametrize("show", ["kept", "dropped", "all"])
+def test_gallery__a_list_that_is_written_over_changes_what_is_kept(tmp_path, open_page, show):
+    run = make_run(tmp_path / "world")
+    names = uids.to_hex(ScoreTable.open(Run.open(run)).uids()).to_pylist()
+    (run / "recipes").mkdir(exist_ok=True)
+    (run / "recipes" / "mine.txt").write_text(names[0])
+    app = open_page("gallery", run)
+    key = Entry("", run.resolve()).key
+    app.session_state["pages.parts.recipes.Drafts "].by_run[key] = {1: Intersect(intersect="mine.txt")}
+    app.button_group(key="show").set_value(show)
+    for kept in (range(3, 9), range(40)):
+        (run / "recipes" / "mine.txt").write_text("\n".join(names[row] for row in kept))
+        wanted = {"kept": [*kept], "dropped": [row for row in range(60) if row not in kept], "all": range(60)}[show]
+        assert rows(app.run()) == sorted(wanted, reverse=True)[:48]
+        badges = [card["badge"] for card in components(app, "clipsel_cards")[0]["cards"]]
+        assert show != "all" or badges == ["kept" if row in kept else "dropped" for row in rows(app)]
 
 
 def test_gallery__kept_and_dropped_share_out_the_pool(app):

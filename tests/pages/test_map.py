@@ -13,7 +13,7 @@ from PIL import Image
 from clipsel_core import tasks, uids
 from clipsel_core.curation.exploring.projection import CaptionWords
 from clipsel_core.curation.index.score_table import ScoreTable
-from clipsel_core.curation.recipes.recipe import AtLeast
+from clipsel_core.curation.recipes.recipe import AtLeast, Intersect
 from clipsel_core.curation.selecting.selection import Picker, select
 from clipsel_core.jobs.control import listing
 from clipsel_core.runs.store import Run
@@ -284,6 +284,25 @@ def test_map__stays_where_the_recipe_does_not_fit(run, open_page):
     assert not app.exception
     assert "does not fit this run" in "".join(error.value for error in app.error)
     assert len(shown(app)) == 24
+
+
+def test_map__a_list_that_is_written_over_colours_it_anew(run, app):
+    names = uids.to_hex(ScoreTable.open(Run.open(run)).uids()).to_pylist()
+    listed = run / "recipes" / "mine.txt"
+
+    def drawn(kept: list[str]) -> tuple[str, str]:
+        listed.write_text("".join(f"{name}\n" for name in kept))
+        view = components(app.run(), "clipsel_map")[0]
+        assert not app.exception
+        return view["image"], view["colouring"]
+
+    listed.parent.mkdir(exist_ok=True)
+    listed.write_text("")
+    key = Entry("", run.resolve()).key
+    app.session_state["pages.parts.recipes.Drafts "].by_run[key] = {1: Intersect(intersect="mine.txt")}
+    app.selectbox(key="map_colour").set_value(canvas.KEPT)
+    first, second, third = drawn(names[:30]), drawn(names[25:]), drawn(names[:30])
+    assert (first[0] != second[0], first[0] == third[0], first[1] != second[1]) == (True, True, True)
 
 
 def test_map__has_names_that_were_found_while_it_was_drawn(run, open_page, monkeypatch):

@@ -178,10 +178,19 @@ def read_span(said: Any) -> Span | None:
 
 @dataclass(frozen=True)
 class Colour:
-    """What the map is coloured by. name: AMOUNT, KEPT or a metric. recipe: the draft's YAML, where it matters."""
+    """What the map is coloured by. name: AMOUNT, KEPT or a metric.
+
+    recipe: the draft's YAML, where it matters. stamp: changes whenever what it keeps does.
+    """
 
     name: str
     recipe: str = ""
+    stamp: state.Stamp = ()
+
+    @classmethod
+    def of(cls, entry: Entry, name: str, recipe: str) -> Colour:
+        """The colour of this name; the recipe is the draft's."""
+        return cls(name, recipe, state.recipe_stamp(entry, recipe)) if name == KEPT else cls(name)
 
     def title(self, entry: Entry) -> str:
         """What people call it."""
@@ -282,14 +291,14 @@ def colour_values(entry: Entry, colour: Colour) -> np.ndarray | None:
     if colour.name == AMOUNT:
         return None
     if colour.name == KEPT:
-        return _kept_of(entry, colour.recipe)
+        return _kept_of(entry, colour)
     return scores_of(entry, colour.name)
 
 
 @state.per_map(8)
-def _kept_of(entry: Entry, recipe: str) -> np.ndarray:
-    """Whether a recipe keeps each pair on the map: (M,) float32, 1 or 0."""
-    return state.keeps(entry, recipe)(state.open_map(entry).rows).astype(np.float32)
+def _kept_of(entry: Entry, colour: Colour) -> np.ndarray:
+    """Whether the recipe keeps each pair on the map: (M,) float32, 1 or 0."""
+    return state.keeps(entry, colour.recipe)(state.open_map(entry).rows).astype(np.float32)
 
 
 @state.per_map(16)
