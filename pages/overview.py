@@ -39,7 +39,8 @@ def show(entry: Entry) -> None:
     _progress(entry, run)
     _concerns(entry, run)
     damage = _damage(entry, run)
-    left, right = st.columns([3, 2], gap="large")
+    # Where the table has no room, what stands beside it goes below; the style sheet decides that.
+    left, right = st.container(key="about").columns([3, 2], gap="large")
     with left:
         st.subheader("Scores")
         if damage is None:
@@ -307,8 +308,7 @@ def _provenance(run: Run) -> None:
             messages.command("add-target", run.root, "--target", "NAME=TARGET.npy"),
         )
         return
-    rows = [{"name": t.name, "what it is": t.said, "path": t.given, "sha256": t.sha256[:12]} for t in run.targets]
-    messages.show_table(rows)
+    messages.show_facts({t.name: f"{t.said}, {t.given}, sha256 {t.sha256[:12]}…" for t in run.targets})
 
 
 show(state.current())
