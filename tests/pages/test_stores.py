@@ -26,6 +26,7 @@ from tests.pool.servers import SECRET, publishing, serving, upload
 from tests.waiting import until
 
 POOL = "s3://bucket/a/pool"
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture
@@ -145,7 +146,6 @@ def stored(tmp_path, store):
     return RUN
 
 
-@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("page", PAGES)
 def test_page__opens_on_a_run_in_a_store(stored, page, open_page):
     app = open_page(page, stored)
@@ -155,7 +155,6 @@ def test_page__opens_on_a_run_in_a_store(stored, page, open_page):
     assert catalog.entries()[0].label == "a/run"
 
 
-@pytest.mark.usefixtures("patient")
 def test_gallery__of_a_run_in_a_store_is_that_of_the_run_on_disk(stored, tmp_path, open_page):
     there = cards(open_page("gallery", stored))
     here = cards(open_page("gallery", tmp_path / "world" / "run"))
